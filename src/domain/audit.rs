@@ -1,0 +1,116 @@
+//! Entries of the audit log: canonical JSON, hashed as RFC 6962 leaves.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{identity::Digest, timestamp::Timestamp};
+
+/// What happened. Words are stable: they stand in the log for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum AuditKind {
+    #[serde(rename = "model.created")]
+    ModelCreated,
+    #[serde(rename = "samples.ingested")]
+    SamplesIngested,
+    #[serde(rename = "training.queued")]
+    TrainingQueued,
+    #[serde(rename = "settlement.queued")]
+    SettlementQueued,
+    #[serde(rename = "job.failed")]
+    JobFailed,
+    #[serde(rename = "job.cancelled")]
+    JobCancelled,
+    #[serde(rename = "version.published")]
+    VersionPublished,
+    #[serde(rename = "version.weights_removed")]
+    WeightsRemoved,
+    #[serde(rename = "deletion.received")]
+    DeletionReceived,
+    #[serde(rename = "deletion.rejected")]
+    DeletionRejected,
+    #[serde(rename = "deletion.cancelled")]
+    DeletionCancelled,
+    #[serde(rename = "deletion.batched")]
+    DeletionBatched,
+    #[serde(rename = "deletion.completed")]
+    DeletionCompleted,
+    #[serde(rename = "deletion.failed")]
+    DeletionFailed,
+    #[serde(rename = "deletion.settled")]
+    DeletionSettled,
+    #[serde(rename = "tombstone.lifted")]
+    TombstoneLifted,
+    #[serde(rename = "api_key.created")]
+    ApiKeyCreated,
+    #[serde(rename = "api_key.revoked")]
+    ApiKeyRevoked,
+}
+
+/// One entry on its way into the log, in the transaction that it records.
+#[derive(Clone, Debug)]
+pub struct NewAuditEvent {
+    pub kind: AuditKind,
+    pub model_id: Option<Uuid>,
+    /// The deletion request, job, version's job or API key that it is about.
+    pub about: Option<Uuid>,
+    /// Counts, digests, epochs, pseudonyms; never an identifier of a person.
+    pub details: serde_json::Value,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AuditEvent {
+    /// Index of the leaf, from 0, without gaps.
+    pub index: u64,
+    pub leaf_hash: Digest,
+    /// The leaf: exactly these bytes were hashed.
+    pub entry: String,
+}
+
+impl NewAuditEvent {
+    /// The leaf's bytes: canonical JSON as in RFC 8785.
+    pub fn entry(&self, occurred_at: Timestamp) -> String {
+        let entry = serde_json::json!({
+            "about": self.about,
+            "details": self.details,
+            "kind": self.kind,
+            "model_id": self.model_id,
+            "occurred_at": occurred_at,
+        });
+        serde_json_canonicalizer::to_string(&entry).expect("a JSON value serializes to memory")
+    }
+}
+
+/// RFC 6962, section 2.1: SHA-256 of a zero byte and the entry.
+pub fn leaf_hash(entry: &[u8]) -> Digest {
+    let hash = Sha256::new().chain_update([0]).chain_update(entry).finalize();
+    Digest::from_bytes(hash.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_leaf_hashes_as_in_rfc_6962_test_vectors() {
+        // Certificate Transparency's reference tree: leaf hash of the empty string.
+        let known = "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d";
+        assert_eq!(leaf_hash(b"").to_string(), known);
+    }
+
+    #[test]
+    fn entries_are_canonical() {
+        let event = NewAuditEvent {
+            kind: AuditKind::ModelCreated,
+            model_id: None,
+            about: None,
+            details: serde_json::json!({"z": 1, "a": {"d": 2, "c": 3}}),
+        };
+        assert_eq!(
+            event.entry(Timestamp::from_micros(0)),
+            r#"{"about":null,"details":{"a":{"c":3,"d":2},"z":1},"kind":"model.created","model_id":null,"occurred_at":"1970-01-01T00:00:00Z"}"#
+        );
+    }
+}

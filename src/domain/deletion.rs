@@ -1,0 +1,190 @@
+//! Deletion requests, their targets and their legal transitions.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{identity::Pseudonym, timestamp::Timestamp};
+
+/// Where a deletion request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeletionState {
+    /// Durable, waiting for a worker.
+    Queued,
+    /// In a batch; the new version may be out already, but not yet on every replica.
+    Unlearning,
+    /// Every live replica answers without the samples, and their content is erased.
+    Completed,
+    /// Gave up after its last attempt; nothing was half-done. `reason` says why.
+    Failed,
+    /// No target could be deleted; each says why.
+    Rejected,
+    /// Withdrawn by the caller while queued.
+    Cancelled,
+}
+
+impl DeletionState {
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Unlearning,
+        Self::Completed,
+        Self::Failed,
+        Self::Rejected,
+        Self::Cancelled,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Unlearning => "unlearning",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether a request may go from `self` to `next`.
+    pub const fn can_become(self, next: Self) -> bool {
+        use DeletionState::{Cancelled, Completed, Failed, Queued, Unlearning};
+        matches!(
+            (self, next),
+            (Queued, Unlearning | Cancelled) | (Unlearning, Completed | Failed | Queued)
+        )
+    }
+
+    /// Whether nothing more will happen to it but a settlement.
+    pub const fn is_final(self) -> bool {
+        !matches!(self, Self::Queued | Self::Unlearning)
+    }
+}
+
+impl fmt::Display for DeletionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What can be said of the weights that answer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Forgotten by an approximate update, which the evidence measures.
+    Approximate,
+    /// The weights were trained without the samples.
+    Exact,
+}
+
+impl Guarantee {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Approximate => "approximate",
+            Self::Exact => "exact",
+        }
+    }
+}
+
+/// What a target names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TargetKind {
+    Sample,
+    Subject,
+}
+
+impl TargetKind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::Subject => "subject",
+        }
+    }
+}
+
+/// A target as accepted: the identifier is a pseudonym already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    pub kind: TargetKind,
+    pub key: Pseudonym,
+}
+
+/// Why a target cannot be deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    /// The model has no sample of this subject, and never had.
+    UnknownSubject,
+    /// The model has no such sample, and never had; it may be another model's.
+    UnknownSample,
+    /// An earlier request deletes it or has deleted it.
+    AlreadyDeleted,
+}
+
+impl Rejection {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownSubject => "unknown_subject",
+            Self::UnknownSample => "unknown_sample",
+            Self::AlreadyDeleted => "already_deleted",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TargetOutcome {
+    pub kind: TargetKind,
+    /// Pseudonym of the target.
+    pub key: Pseudonym,
+    /// Samples found under it that this request deletes.
+    pub samples: u64,
+    /// Set when the target was rejected.
+    pub rejection: Option<Rejection>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeletionRequest {
+    /// `UUIDv7`.
+    pub id: Uuid,
+    pub model_id: Uuid,
+    pub state: DeletionState,
+    /// Why it failed, or why the last attempt did.
+    pub reason: Option<String>,
+    /// Set once completed.
+    pub guarantee: Option<Guarantee>,
+    /// Samples that it deletes.
+    pub samples: u64,
+    /// The job of the batch that serves it.
+    pub batch_id: Option<Uuid>,
+    /// The first epoch without its samples.
+    pub excluded_from_epoch: Option<u64>,
+    pub attempts: u32,
+    pub received_at: Timestamp,
+    pub due_by: Timestamp,
+    pub completed_at: Option<Timestamp>,
+    pub settled_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_states_have_no_way_out() {
+        for state in DeletionState::ALL {
+            let has_way_out = DeletionState::ALL.iter().any(|next| state.can_become(*next));
+            assert_eq!(state.is_final(), !has_way_out, "{state}");
+        }
+    }
+
+    #[test]
+    fn only_a_queued_request_can_be_cancelled() {
+        let cancellable: Vec<_> = DeletionState::ALL
+            .into_iter()
+            .filter(|state| state.can_become(DeletionState::Cancelled))
+            .collect();
+        assert_eq!(cancellable, [DeletionState::Queued]);
+    }
+}

@@ -1,0 +1,132 @@
+//! Callers' identifiers of persons and samples, kept only as HMAC-SHA-256 under the service's key.
+
+use std::{fmt, str::FromStr};
+
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretBox};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+/// HMAC-SHA-256 of a sample id or a subject id; 64 hexadecimal digits in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
+pub struct Pseudonym([u8; 32]);
+
+/// SHA-256 of a stored artifact; 64 hexadecimal digits in JSON.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("expected 64 hexadecimal digits (32 bytes)")]
+pub struct HexError;
+
+macro_rules! hex_of_32_bytes {
+    ($name:ident) => {
+        impl $name {
+            pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+                Self(bytes)
+            }
+
+            pub const fn as_bytes(&self) -> &[u8; 32] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = HexError;
+
+            fn from_str(text: &str) -> Result<Self, HexError> {
+                let mut bytes = [0; 32];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| HexError)?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    };
+}
+
+hex_of_32_bytes!(Pseudonym);
+hex_of_32_bytes!(Digest);
+
+/// The key under which identifiers become pseudonyms. Losing it means that no stored subject
+/// can be found again; leaking it lets its holder test guesses of identifiers.
+pub struct ServiceKey(SecretBox<[u8; 32]>);
+
+impl ServiceKey {
+    pub fn new(bytes: [u8; 32]) -> Self {
+        Self(SecretBox::new(Box::new(bytes)))
+    }
+
+    /// Sample ids are the caller's and unique within one model only.
+    pub fn sample(&self, model_id: Uuid, sample_id: &str) -> Pseudonym {
+        self.pseudonym(&[b"sample\0", model_id.as_bytes(), sample_id.as_bytes()])
+    }
+
+    /// Subjects are the same person in every model.
+    pub fn subject(&self, subject_id: &str) -> Pseudonym {
+        self.pseudonym(&[b"subject\0", subject_id.as_bytes()])
+    }
+
+    fn pseudonym(&self, parts: &[&[u8]]) -> Pseudonym {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret())
+            .expect("HMAC takes a key of any length");
+        for part in parts {
+            mac.update(part);
+        }
+        Pseudonym(mac.finalize().into_bytes().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pseudonyms_depend_on_the_key_the_kind_and_the_model() {
+        let key = ServiceKey::new([7; 32]);
+        let (a, b) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let all = [
+            key.sample(a, "x"),
+            key.sample(b, "x"),
+            key.subject("x"),
+            ServiceKey::new([8; 32]).subject("x"),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|other| other != one));
+        }
+        assert_eq!(key.subject("x"), key.subject("x"));
+        assert_eq!(key.subject("x").to_string().parse::<Pseudonym>().unwrap(), key.subject("x"));
+    }
+}

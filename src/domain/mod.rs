@@ -1,0 +1,18 @@
+//! Plain types and legal transitions: no I/O, no clock, no randomness.
+//!
+//! Everything above speaks in these words; ARCHITECTURE.md lists what each one means.
+
+pub mod access;
+pub mod audit;
+pub mod deletion;
+pub mod examples;
+pub mod features;
+pub mod identity;
+pub mod job;
+pub mod model;
+pub mod network;
+pub mod sample;
+pub mod schema;
+pub mod timestamp;
+pub mod version;
+pub mod watch;

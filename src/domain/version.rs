@@ -1,0 +1,71 @@
+//! Versions: one set of weights of a model.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{identity::Digest, network::NetworkSpec, timestamp::Timestamp};
+
+/// Why a version exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A training run over all live samples.
+    Trained,
+    /// An unlearning update of its parent.
+    Unlearned,
+    /// An exact retraining without everything deleted so far.
+    Settled,
+}
+
+impl Cause {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trained => "trained",
+            Self::Unlearned => "unlearned",
+            Self::Settled => "settled",
+        }
+    }
+
+    /// Whether its weights are what training without the deleted samples gives.
+    pub const fn is_exact(self) -> bool {
+        matches!(self, Self::Trained | Self::Settled)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    pub model_id: Uuid,
+    /// Rises by one from 1.
+    pub epoch: u64,
+    pub cause: Cause,
+    /// Absent for the first.
+    pub parent_epoch: Option<u64>,
+    /// The job that made it.
+    pub job_id: Uuid,
+    /// SHA-256 of the weights file; stays when the file is gone.
+    pub weights: Digest,
+    /// The unlearning method's memory of what it forgot; holds no sample.
+    pub memory: Option<Digest>,
+    pub network: NetworkSpec,
+    /// The fitted encoder, as `dataset` writes it.
+    pub encoder: serde_json::Value,
+    /// Class labels in the order of the network's outputs.
+    pub classes: Vec<String>,
+    pub metrics: VersionMetrics,
+    /// What made it: method or recipe with every parameter and seed.
+    pub method: serde_json::Value,
+    pub created_at: Timestamp,
+    /// When the weights of this superseded version were destroyed.
+    pub weights_removed_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VersionMetrics {
+    /// Share of hold-out samples whose label is predicted; absent without a hold-out set.
+    pub holdout_accuracy: Option<f64>,
+    /// Mean cross entropy on the hold-out set, in nats.
+    pub holdout_loss: Option<f64>,
+    /// Samples that the weights were trained on and not yet forgot.
+    pub samples: u64,
+}
