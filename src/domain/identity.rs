@@ -99,6 +99,12 @@ impl ServiceKey {
         self.pseudonym(&[b"subject\0", subject_id.as_bytes()])
     }
 
+    /// Tells a repeated request from another one of the same idempotency key; a plain hash of
+    /// the body would let anybody test guesses of the identifiers in it.
+    pub fn fingerprint(&self, body: &[u8]) -> Digest {
+        Digest(self.pseudonym(&[b"body\0", body]).0)
+    }
+
     fn pseudonym(&self, parts: &[&[u8]]) -> Pseudonym {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret())
             .expect("HMAC takes a key of any length");

@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod chain;
 pub mod deletion;
 pub mod examples;
 pub mod features;

@@ -170,7 +170,7 @@ pub struct RangeError {
 fn check(
     fits: bool,
     field: &'static str,
-    value: impl ToString,
+    value: impl std::fmt::Display,
     range: &'static str,
 ) -> Result<(), RangeError> {
     if fits { Ok(()) } else { Err(RangeError { field, value: value.to_string(), range }) }

@@ -118,6 +118,9 @@ pub enum NetworkError {
 /// Beyond this, one process would not hold the weights and their gradients.
 const PARAMETERS_MAX: usize = 200_000_000;
 
+/// Most numbers that a layer may give for one sample; as many as a sample itself may have.
+const ACTIVATIONS_MAX: usize = 1 << 24;
+
 impl Architecture {
     /// Fills in what the data knows.
     ///
@@ -205,6 +208,15 @@ impl NetworkSpec {
                 reason,
                 input: input.clone(),
             })?;
+            let numbers = output.iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
+            if numbers.is_none_or(|numbers| numbers > ACTIVATIONS_MAX) {
+                return Err(NetworkError::Layer {
+                    index,
+                    layer: layer.to_string(),
+                    reason: format!("gives more than {ACTIVATIONS_MAX} numbers a sample"),
+                    input: input.clone(),
+                });
+            }
             parameters = parameters.saturating_add(layer.parameters(input));
             shapes.push(output);
         }
@@ -307,6 +319,15 @@ mod tests {
         assert!(error.contains("layer 2 (linear)") && error.contains("flatten"), "{error}");
         let error = network.resolve(&[3, 4, 4], 10).unwrap_err().to_string();
         assert!(error.contains("layer 0 (conv2d)"), "{error}");
+    }
+
+    #[test]
+    fn layers_that_blow_up_are_refused() {
+        let network = parse(serde_json::json!({
+            "layers": [{"conv2d": {"out": 1, "kernel": 1, "padding": 4_000_000_000_u64}}, "flatten"]
+        }));
+        let error = network.resolve(&[3, 32, 32], 10).unwrap_err().to_string();
+        assert!(error.contains("layer 0 (conv2d) gives more than"), "{error}");
     }
 
     #[test]
