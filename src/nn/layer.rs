@@ -1,0 +1,153 @@
+//! The layers. Between layers a batch is `[batch, width]`; image layers know their input's shape
+//! and reshape inside, so that `flatten` has nothing left to do.
+
+use burn::module::{Module, Param};
+use burn::tensor::{
+    Tensor, activation,
+    module::{conv2d, max_pool2d, max_pool2d_with_indices},
+    ops::{ConvOptions, MaxPoolOptions},
+};
+
+use crate::domain::network::Conv2dSpec;
+
+#[derive(Module, Debug)]
+pub(super) enum Layer {
+    Conv2d(Conv2d),
+    Relu(Relu),
+    MaxPool2d(MaxPool2d),
+    Flatten(Flatten),
+    Linear(Linear),
+}
+
+/// Weight `[out, in, kernel, kernel]`, bias `[out]`.
+#[derive(Module, Debug)]
+pub(super) struct Conv2d {
+    pub weight: Param<Tensor<4>>,
+    pub bias: Param<Tensor<1>>,
+    #[module(skip)]
+    pub spec: Conv2dSpec,
+    /// `[channels, height, width]`
+    #[module(skip)]
+    pub input: [usize; 3],
+}
+
+#[derive(Module, Debug)]
+pub(super) struct Relu;
+
+#[derive(Module, Debug)]
+pub(super) struct MaxPool2d {
+    #[module(skip)]
+    pub window: usize,
+    /// `[channels, height, width]`
+    #[module(skip)]
+    pub input: [usize; 3],
+}
+
+#[derive(Module, Debug)]
+pub(super) struct Flatten;
+
+/// Weight `[out, in]`, as `PyTorch` has it; bias `[out]`.
+#[derive(Module, Debug)]
+pub(super) struct Linear {
+    pub weight: Param<Tensor<2>>,
+    pub bias: Param<Tensor<1>>,
+}
+
+/// A batch together with its derivative along a direction in weight space, both
+/// `[batch, width]`. The derivative is absent where it is zero throughout: before the first
+/// layer that has weights.
+pub(super) struct Dual {
+    pub value: Tensor<2>,
+    pub derivative: Option<Tensor<2>>,
+}
+
+impl Layer {
+    /// `[batch, width before]` to `[batch, width after]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Conv2d(conv) => conv.apply(x, conv.weight.val(), Some(conv.bias.val())),
+            Self::Relu(_) => activation::relu(x),
+            Self::MaxPool2d(pool) => {
+                let images = to_images(x, pool.input);
+                to_rows(max_pool2d(images, MaxPoolOptions::new([pool.window; 2])))
+            }
+            Self::Flatten(_) => x,
+            Self::Linear(linear) => {
+                x.matmul(linear.weight.val().transpose()) + linear.bias.val().unsqueeze()
+            }
+        }
+    }
+
+    /// Forward-mode derivative: what changes in the output when the weights move along
+    /// `direction`, a layer of the same shape.
+    pub fn forward_dual(&self, direction: &Self, x: Dual) -> Dual {
+        let Dual { value, derivative } = x;
+        match (self, direction) {
+            (Self::Conv2d(conv), Self::Conv2d(towards)) => {
+                let moved =
+                    conv.apply(value.clone(), towards.weight.val(), Some(towards.bias.val()));
+                let carried = derivative.map(|d| conv.apply(d, conv.weight.val(), None));
+                Dual { value: self.forward(value), derivative: Some(sum(moved, carried)) }
+            }
+            (Self::Linear(linear), Self::Linear(towards)) => {
+                let moved = value.clone().matmul(towards.weight.val().transpose())
+                    + towards.bias.val().unsqueeze();
+                let carried = derivative.map(|d| d.matmul(linear.weight.val().transpose()));
+                Dual { value: self.forward(value), derivative: Some(sum(moved, carried)) }
+            }
+            (Self::Relu(_), _) => {
+                let closed = value.clone().lower_equal_scalar(0.0);
+                Dual {
+                    value: activation::relu(value),
+                    derivative: derivative.map(|d| d.mask_fill(closed, 0.0)),
+                }
+            }
+            (Self::MaxPool2d(pool), _) => pool.forward_dual(value, derivative),
+            (Self::Flatten(_), _) => Dual { value, derivative },
+            (Self::Conv2d(_) | Self::Linear(_), _) => {
+                unreachable!("a direction has the layers of the network that it was made from")
+            }
+        }
+    }
+}
+
+impl Conv2d {
+    fn apply(&self, x: Tensor<2>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<2> {
+        let options = ConvOptions::new([self.spec.stride; 2], [self.spec.padding; 2], [1; 2], 1);
+        to_rows(conv2d(to_images(x, self.input), weight, bias, options))
+    }
+}
+
+impl MaxPool2d {
+    fn forward_dual(&self, value: Tensor<2>, derivative: Option<Tensor<2>>) -> Dual {
+        let options = MaxPoolOptions::new([self.window; 2]);
+        let Some(derivative) = derivative else {
+            let pooled = max_pool2d(to_images(value, self.input), options);
+            return Dual { value: to_rows(pooled), derivative: None };
+        };
+        let (pooled, at) = max_pool2d_with_indices(to_images(value, self.input), options);
+        let [batch, channels, height, width] = pooled.dims();
+        let at = at.reshape([batch, channels, height * width]);
+        let plane = self.input[1] * self.input[2];
+        let picked = derivative.reshape([batch, channels, plane]).gather(2, at);
+        let derivative = picked.reshape([batch, channels * height * width]);
+        Dual { value: to_rows(pooled), derivative: Some(derivative) }
+    }
+}
+
+fn sum(moved: Tensor<2>, carried: Option<Tensor<2>>) -> Tensor<2> {
+    match carried {
+        Some(carried) => moved + carried,
+        None => moved,
+    }
+}
+
+fn to_images(rows: Tensor<2>, [channels, height, width]: [usize; 3]) -> Tensor<4> {
+    let [batch, _] = rows.dims();
+    rows.reshape([batch, channels, height, width])
+}
+
+fn to_rows(images: Tensor<4>) -> Tensor<2> {
+    let [batch, channels, height, width] = images.dims();
+    images.reshape([batch, channels * height * width])
+}

@@ -1,0 +1,19 @@
+//! Networks: from a spec to a Burn module, its weights, predictions, gradients and training.
+//!
+//! Networks are handed around on a plain device; whatever needs gradients makes itself a copy
+//! that records them, and drops it when done.
+
+pub mod cross_fitting;
+pub mod device;
+pub mod gradient;
+mod layer;
+pub mod network;
+pub mod order;
+pub mod parameters;
+pub mod prediction;
+pub mod restriction;
+pub mod training;
+pub mod weights;
+
+#[cfg(test)]
+pub(crate) mod fixture;
