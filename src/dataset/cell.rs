@@ -1,0 +1,104 @@
+//! Single values on their way from a file into a sample; refusals name the place and the column.
+
+use super::raw_sample::{Place, ReadError};
+use crate::domain::{
+    features::{Cell, Features},
+    sample::Split,
+    schema::ColumnKind,
+};
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+pub(super) struct Spot<'a> {
+    pub place: Place,
+    pub column: &'a str,
+}
+
+impl Spot<'_> {
+    pub fn refuse(&self, expected: impl Into<String>, found: impl Into<String>) -> ReadError {
+        ReadError::Cell {
+            place: self.place,
+            column: self.column.to_owned(),
+            expected: expected.into(),
+            found: found.into(),
+        }
+    }
+
+    /// A cell from its text, as its column wants it.
+    pub fn cell(&self, kind: ColumnKind, text: &str) -> Result<Cell, ReadError> {
+        match kind {
+            ColumnKind::Numeric => self.number(text).map(Cell::Number),
+            ColumnKind::Categorical => Ok(Cell::Text(text.to_owned())),
+        }
+    }
+
+    pub fn number(&self, text: &str) -> Result<f64, ReadError> {
+        match text.trim().parse() {
+            Ok(number) => self.finite(number),
+            Err(_) => Err(self.refuse("a number", shown(text))),
+        }
+    }
+
+    pub fn finite(&self, number: f64) -> Result<f64, ReadError> {
+        if number.is_finite() {
+            Ok(number)
+        } else {
+            Err(self.refuse("a finite number", format!("{number}, which is not finite")))
+        }
+    }
+
+    /// One number of a tensor, which the network sees in single precision.
+    pub fn tensor_number(&self, number: f64) -> Result<f32, ReadError> {
+        #[expect(clippy::cast_possible_truncation, reason = "single precision is what is wanted")]
+        let single = number as f32;
+        if single.is_finite() {
+            Ok(single)
+        } else {
+            let found = format!("{number}, which is not finite in single precision");
+            Err(self.refuse("a finite number", found))
+        }
+    }
+
+    /// A sample's or a subject's identifier, or a label. What is refused is not repeated.
+    pub fn name(&self, text: String) -> Result<String, ReadError> {
+        if text.is_empty() {
+            Err(self.refuse("a name", "nothing"))
+        } else if text.contains('\0') {
+            Err(self.refuse("a name", "a NUL character, which no database keeps"))
+        } else {
+            Ok(text)
+        }
+    }
+
+    pub fn split(&self, text: &str) -> Result<Split, ReadError> {
+        [Split::Train, Split::Holdout]
+            .into_iter()
+            .find(|split| split.as_str() == text)
+            .ok_or_else(|| self.refuse("\"train\" or \"holdout\"", shown(text)))
+    }
+}
+
+/// A tensor's numbers, as bytes where they all are.
+pub(super) fn tensor(numbers: Vec<f32>) -> Features {
+    let is_byte = |number: &f32| (0.0..=255.0).contains(number) && number.fract() == 0.0;
+    if numbers.iter().all(is_byte) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "each is a whole number from 0 to 255"
+        )]
+        let pixels = numbers.into_iter().map(|number| number as u8).collect();
+        Features::Pixels(pixels)
+    } else {
+        Features::Floats(numbers)
+    }
+}
+
+/// Text as an error shows it: quoted, and cut where it is long.
+pub(super) fn shown(text: &str) -> String {
+    const SHOWN: usize = 60;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),
+        None => format!("{text:?}"),
+    }
+}
