@@ -1,0 +1,286 @@
+//! Accepting a deletion request.
+
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        audit::AuditKind,
+        deletion::{DeletionState, Target},
+        identity::Digest,
+        timestamp::Timestamp,
+    },
+    store::{
+        Store, StoreError,
+        deletions::{DeletionDetails, read_details},
+        jobs::AT_ONCE,
+        postgres, sqlite,
+        transaction::{Dialect, Tx, writing},
+    },
+};
+
+#[derive(Clone, Debug)]
+pub struct NewDeletion {
+    /// `UUIDv7`.
+    pub id: Uuid,
+    pub model_id: Uuid,
+    pub targets: Vec<Target>,
+    pub received_at: Timestamp,
+    pub due_by: Timestamp,
+    pub idempotency: Option<Idempotency>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Idempotency {
+    /// The API key's id; nil where the service runs without keys.
+    pub api_key_id: Uuid,
+    /// As sent, 1 to 255 bytes.
+    pub key: String,
+    /// SHA-256 of the request's body.
+    pub body: Digest,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Acceptance {
+    /// Durable now: `queued`, or `rejected` when every target was.
+    Accepted(DeletionDetails),
+    /// The same key and body came before: that request, as it stands now.
+    Repeated(DeletionDetails),
+    /// The same key came before with another body.
+    KeyReused,
+    /// `queue_limit` requests are open; nothing was changed.
+    QueueFull,
+}
+
+impl Store {
+    /// Durable when it returns: request, targets with their samples, tombstones, audit leaf.
+    pub async fn accept_deletion(
+        &self,
+        new: &NewDeletion,
+        queue_limit: u64,
+    ) -> Result<Acceptance, StoreError> {
+        writing!(self, "accept_deletion", async |tx| {
+            if let Some(idempotency) = &new.idempotency
+                && let Some(earlier) = find_earlier(tx, idempotency).await?
+            {
+                return Ok(earlier);
+            }
+            let open = tx.query(OPEN_UP_TO).count(queue_limit).fetch_one().await?;
+            if open.count::<u64>("open")? >= queue_limit {
+                return Ok(Acceptance::QueueFull);
+            }
+            if let Some(idempotency) = &new.idempotency
+                && !claim_key(tx, idempotency, new.id).await?
+            {
+                // Another transaction took the key meanwhile, and has committed.
+                let earlier = find_earlier(tx, idempotency).await?;
+                return earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"));
+            }
+            tx.lock_model(new.model_id).await?;
+            insert_request(tx, new).await?;
+            let samples = claim_samples(tx, new).await?;
+            judge_targets(tx, new).await?;
+            let state = if samples == 0 { DeletionState::Rejected } else { DeletionState::Queued };
+            tx.query("UPDATE deletion_requests SET state = $1, samples = $2 WHERE id = $3")
+                .bind(state.as_str())
+                .count(samples)
+                .bind(new.id)
+                .execute_one()
+                .await?;
+            let details = read_details(tx, new.id).await?;
+            let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
+            let rejected = details.targets.iter().filter(|it| it.rejection.is_some()).count();
+            let kind = match state {
+                DeletionState::Rejected => AuditKind::DeletionRejected,
+                _ => AuditKind::DeletionReceived,
+            };
+            let facts = serde_json::json!({
+                "due_by": new.due_by,
+                "rejected": rejected,
+                "samples": samples,
+                "targets": new.targets.len(),
+                "targets_digest": digest_of(&new.targets),
+            });
+            tx.record(new.received_at, kind, new.model_id, new.id, facts);
+            tx.wake();
+            Ok(Acceptance::Accepted(details))
+        })
+    }
+}
+
+/// Counts no further than the limit. Two index ranges, not one disjunction.
+const OPEN_UP_TO: &str = "SELECT COUNT(*) AS open FROM (
+         SELECT id FROM deletion_requests WHERE state = 'queued'
+         UNION ALL
+         SELECT id FROM deletion_requests WHERE state = 'unlearning'
+         LIMIT $1) AS requests";
+
+async fn find_earlier(
+    tx: &mut Tx,
+    idempotency: &Idempotency,
+) -> Result<Option<Acceptance>, StoreError> {
+    let row = tx
+        .query("SELECT body, deletion_id FROM idempotency_keys WHERE api_key_id = $1 AND key = $2")
+        .bind(idempotency.api_key_id)
+        .bind(idempotency.key.as_str())
+        .fetch_optional()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.digest("body")? != idempotency.body {
+        return Ok(Some(Acceptance::KeyReused));
+    }
+    let details = read_details(tx, row.uuid("deletion_id")?).await?;
+    let details = details.ok_or_else(|| tx.damaged("an idempotency key without its request"))?;
+    Ok(Some(Acceptance::Repeated(details)))
+}
+
+/// False when the key is taken. Waits for another transaction that is taking it.
+async fn claim_key(
+    tx: &mut Tx,
+    idempotency: &Idempotency,
+    deletion_id: Uuid,
+) -> Result<bool, StoreError> {
+    let claimed = tx
+        .query(
+            "INSERT INTO idempotency_keys (api_key_id, key, body, deletion_id)
+             VALUES ($1, $2, $3, $4) ON CONFLICT (api_key_id, key) DO NOTHING",
+        )
+        .bind(idempotency.api_key_id)
+        .bind(idempotency.key.as_str())
+        .digest(&idempotency.body)
+        .bind(deletion_id)
+        .execute()
+        .await?;
+    Ok(claimed == 1)
+}
+
+async fn insert_request(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
+    tx.query(
+        "INSERT INTO deletion_requests
+             (id, model_id, state, samples, attempts, not_before, received_at, due_by)
+         VALUES ($1, $2, $3, 0, 0, $4, $5, $6)",
+    )
+    .bind(new.id)
+    .bind(new.model_id)
+    .bind(DeletionState::Queued.as_str())
+    .time(AT_ONCE)
+    .time(new.received_at)
+    .time(new.due_by)
+    .execute_one()
+    .await?;
+    let targets = match tx.dialect() {
+        Dialect::Sqlite => sqlite::insert_targets(tx, new.id, &new.targets).await?,
+        Dialect::Postgres => postgres::insert_targets(tx, new.id, &new.targets).await?,
+    };
+    if targets == new.targets.len() as u64 {
+        Ok(())
+    } else {
+        Err(tx.damaged("targets that were not written"))
+    }
+}
+
+/// Gives the request every live sample under its targets that no other request deletes, and
+/// puts tombstones on them and on its subjects. Returns how many samples it has now.
+async fn claim_samples(tx: &mut Tx, new: &NewDeletion) -> Result<u64, StoreError> {
+    // Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too
+    // would offer PostgreSQL the index over all usable samples, which it walks once per target
+    // while the table's statistics are young.
+    let samples = tx
+        .query(
+            "INSERT INTO deletion_samples (deletion_id, sample_id)
+             SELECT t.deletion_id, s.id
+             FROM deletion_targets t
+                 JOIN samples s ON s.model_id = $2 AND s.sample_key = t.key
+             WHERE t.deletion_id = $1 AND t.kind = 'sample'
+                 AND s.deletion_id IS NULL
+             UNION
+             SELECT t.deletion_id, s.id
+             FROM deletion_targets t
+                 JOIN samples s ON s.model_id = $2 AND s.subject_key = t.key
+             WHERE t.deletion_id = $1 AND t.kind = 'subject'
+                 AND s.deletion_id IS NULL",
+        )
+        .bind(new.id)
+        .bind(new.model_id)
+        .execute()
+        .await?;
+    let claimed = tx
+        .query(
+            "UPDATE samples SET deletion_id = $1
+             WHERE id IN (SELECT sample_id FROM deletion_samples WHERE deletion_id = $1)",
+        )
+        .bind(new.id)
+        .execute()
+        .await?;
+    if claimed != samples {
+        return Err(tx.damaged("samples that could not be claimed"));
+    }
+    tx.query(
+        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
+         SELECT s.model_id, 'sample', s.sample_key, d.deletion_id
+         FROM deletion_samples d JOIN samples s ON s.id = d.sample_id
+         WHERE d.deletion_id = $1
+         ON CONFLICT (model_id, kind, key) DO NOTHING",
+    )
+    .bind(new.id)
+    .execute()
+    .await?;
+    Ok(samples)
+}
+
+/// Writes how many samples each target gave, and why those with none gave none.
+async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
+    for (count, known) in [
+        (
+            "UPDATE deletion_targets SET samples = (
+                 SELECT COUNT(*) FROM samples s
+                 WHERE s.model_id = $2 AND s.sample_key = deletion_targets.key
+                     AND s.deletion_id = $1 AND s.deleted_at IS NULL)
+             WHERE deletion_id = $1 AND kind = 'sample'",
+            "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
+                 SELECT 1 FROM samples s
+                 WHERE s.model_id = $2 AND s.sample_key = deletion_targets.key)
+                 THEN 'already_deleted' ELSE 'unknown_sample' END
+             WHERE deletion_id = $1 AND kind = 'sample' AND samples = 0",
+        ),
+        (
+            "UPDATE deletion_targets SET samples = (
+                 SELECT COUNT(*) FROM samples s
+                 WHERE s.model_id = $2 AND s.subject_key = deletion_targets.key
+                     AND s.deletion_id = $1 AND s.deleted_at IS NULL)
+             WHERE deletion_id = $1 AND kind = 'subject'",
+            "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
+                 SELECT 1 FROM samples s
+                 WHERE s.model_id = $2 AND s.subject_key = deletion_targets.key)
+                 THEN 'already_deleted' ELSE 'unknown_subject' END
+             WHERE deletion_id = $1 AND kind = 'subject' AND samples = 0",
+        ),
+    ] {
+        tx.query(count).bind(new.id).bind(new.model_id).execute().await?;
+        tx.query(known).bind(new.id).bind(new.model_id).execute().await?;
+    }
+    tx.query(
+        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
+         SELECT DISTINCT $2, t.kind, t.key, t.deletion_id
+         FROM deletion_targets t
+         WHERE t.deletion_id = $1 AND t.kind = 'subject' AND t.samples > 0
+         ON CONFLICT (model_id, kind, key) DO NOTHING",
+    )
+    .bind(new.id)
+    .bind(new.model_id)
+    .execute()
+    .await?;
+    Ok(())
+}
+
+/// SHA-256 over each target's kind, a zero byte and its 32 bytes, in order: what a caller who
+/// kept the request can compare without the log naming 10,000 pseudonyms.
+fn digest_of(targets: &[Target]) -> Digest {
+    let mut hash = Sha256::new();
+    for target in targets {
+        hash.update(target.kind.as_str());
+        hash.update([0]);
+        hash.update(target.key.as_bytes());
+    }
+    Digest::from_bytes(hash.finalize().into())
+}

@@ -1,0 +1,151 @@
+//! Artifacts by their SHA-256, in an object store.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::TryStreamExt;
+use object_store::{
+    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
+};
+
+use crate::domain::{identity::Digest, timestamp::Timestamp};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("cannot open the object store at {location}: {reason}")]
+    Open { location: String, reason: String },
+    #[error("the object store failed to {operation} {digest}")]
+    Store { operation: &'static str, digest: Digest, source: object_store::Error },
+    #[error("the object store failed to list its blobs")]
+    List(#[source] object_store::Error),
+    #[error("there is no blob {0}")]
+    Missing(Digest),
+    /// The bytes are not what the digest names: refused.
+    #[error("blob {expected} is corrupt: its bytes hash to {found}")]
+    Corrupt { expected: Digest, found: Digest },
+}
+
+/// Artifacts by their SHA-256, in an object store: a folder, or s3://, gs://, az:// where compiled
+/// in. A blob lies under `<first 2 hex digits>/<64 hex digits>`.
+#[derive(Clone)]
+pub struct Blobs {
+    store: Arc<dyn ObjectStore>,
+    /// Empty, or ends in a slash.
+    prefix: String,
+}
+
+impl Blobs {
+    /// `file:///folder`, `memory:///`, `s3://bucket/prefix`, ... Folders are created.
+    pub fn open(url: &str) -> Result<Self, BlobError> {
+        let failed = |reason: String| BlobError::Open { location: url.to_owned(), reason };
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
+            failed("a URL is needed, such as file:///var/lib/forgetd/blobs".to_owned())
+        })?;
+        match scheme {
+            "file" => {
+                std::fs::create_dir_all(rest).map_err(|error| failed(error.to_string()))?;
+                // Written to a temporary file and renamed; with fsync of file and folder the blob
+                // is durable before the ledger names it.
+                let folder = LocalFileSystem::new_with_prefix(rest)
+                    .map_err(|error| failed(error.to_string()))?
+                    .with_fsync(true);
+                Ok(Self { store: Arc::new(folder), prefix: String::new() })
+            }
+            "memory" => Ok(Self { store: Arc::new(InMemory::new()), prefix: String::new() }),
+            #[cfg(feature = "s3")]
+            "s3" => {
+                let bucket = object_store::aws::AmazonS3Builder::from_env();
+                Self::in_bucket(url, rest, bucket.with_url(url).build())
+            }
+            #[cfg(feature = "gcs")]
+            "gs" => {
+                let bucket = object_store::gcp::GoogleCloudStorageBuilder::from_env();
+                Self::in_bucket(url, rest, bucket.with_url(url).build())
+            }
+            #[cfg(feature = "azure")]
+            "az" | "abfs" => {
+                let bucket = object_store::azure::MicrosoftAzureBuilder::from_env();
+                Self::in_bucket(url, rest, bucket.with_url(url).build())
+            }
+            _ => Err(failed(format!("{scheme}:// is not compiled in"))),
+        }
+    }
+
+    /// Credentials come from the environment; the URL's path becomes a prefix.
+    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+    fn in_bucket(
+        url: &str,
+        rest: &str,
+        bucket: Result<impl ObjectStore, object_store::Error>,
+    ) -> Result<Self, BlobError> {
+        let bucket = bucket.map_err(|error| BlobError::Open {
+            location: url.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let prefix = rest.split_once('/').map_or("", |(_, path)| path).trim_matches('/');
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Ok(Self { store: Arc::new(bucket), prefix })
+    }
+
+    /// Durable when it returns.
+    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, BlobError> {
+        let digest = Digest::of(&bytes);
+        self.store
+            .put(&self.path(digest), PutPayload::from(bytes))
+            .await
+            .map_err(|source| BlobError::Store { operation: "write", digest, source })?;
+        Ok(digest)
+    }
+
+    /// Verified against the digest.
+    pub async fn get(&self, digest: Digest) -> Result<Vec<u8>, BlobError> {
+        let failed = |source| match source {
+            object_store::Error::NotFound { .. } => BlobError::Missing(digest),
+            source => BlobError::Store { operation: "read", digest, source },
+        };
+        let bytes = self
+            .store
+            .get(&self.path(digest))
+            .await
+            .map_err(failed)?
+            .bytes()
+            .await
+            .map_err(failed)?;
+        let found = Digest::of(&bytes);
+        if found == digest {
+            Ok(bytes.into())
+        } else {
+            Err(BlobError::Corrupt { expected: digest, found })
+        }
+    }
+
+    /// Removing what is not there is fine.
+    pub async fn remove(&self, digest: Digest) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(digest)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(BlobError::Store { operation: "remove", digest, source }),
+        }
+    }
+
+    /// Digests of blobs last written before `age` ago, for sweeping what a crash left
+    /// unreferenced.
+    pub async fn older_than(
+        &self,
+        age: Duration,
+        now: Timestamp,
+    ) -> Result<Vec<Digest>, BlobError> {
+        let prefix = (!self.prefix.is_empty()).then(|| Path::from(self.prefix.as_str()));
+        let blobs: Vec<_> =
+            self.store.list(prefix.as_ref()).try_collect().await.map_err(BlobError::List)?;
+        let is_old = |written: Timestamp| now.since(written) > age;
+        Ok(blobs
+            .iter()
+            .filter(|blob| is_old(Timestamp::from_micros(blob.last_modified.timestamp_micros())))
+            .filter_map(|blob| blob.location.filename()?.parse().ok())
+            .collect())
+    }
+
+    fn path(&self, digest: Digest) -> Path {
+        let hex = digest.to_string();
+        Path::from(format!("{}{}/{hex}", self.prefix, &hex[..2]))
+    }
+}

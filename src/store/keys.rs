@@ -1,0 +1,74 @@
+//! API keys.
+
+use subtle::ConstantTimeEq;
+use uuid::Uuid;
+
+use crate::{
+    domain::{access::ApiKey, audit::AuditKind, identity::Digest, timestamp::Timestamp},
+    store::{
+        Store, StoreError,
+        row::Row,
+        transaction::{reading, writing},
+    },
+};
+
+impl Store {
+    pub async fn create_api_key(&self, key: &ApiKey) -> Result<(), StoreError> {
+        writing!(self, "create_api_key", async |tx| {
+            tx.query(
+                "INSERT INTO api_keys (id, name, hash, scopes, created_at)
+                 VALUES ($1, $2, $3, $4, $5)",
+            )
+            .bind(key.id)
+            .bind(key.name.as_str())
+            .digest(&key.hash)
+            .json(&key.scopes)
+            .time(key.created_at)
+            .execute_one()
+            .await?;
+            let details = serde_json::json!({"scopes": key.scopes});
+            tx.record(key.created_at, AuditKind::ApiKeyCreated, None, key.id, details);
+            Ok(())
+        })
+    }
+
+    pub async fn api_keys(&self) -> Result<Vec<ApiKey>, StoreError> {
+        reading!(self, "api_keys", async |tx| {
+            let rows = tx.query("SELECT * FROM api_keys ORDER BY id").fetch_all().await?;
+            rows.iter().map(read_key).collect()
+        })
+    }
+
+    /// The live key with this hash; looked up by index, compared in constant time.
+    pub async fn api_key(&self, hash: Digest) -> Result<Option<ApiKey>, StoreError> {
+        reading!(self, "api_key", async |tx| {
+            let sql = "SELECT * FROM api_keys WHERE hash = $1 AND revoked_at IS NULL";
+            let row = tx.query(sql).digest(&hash).fetch_optional().await?;
+            let key = row.as_ref().map(read_key).transpose()?;
+            Ok(key.filter(|key| key.hash.as_bytes().ct_eq(hash.as_bytes()).into()))
+        })
+    }
+
+    /// False when there is no such live key.
+    pub async fn revoke_api_key(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+        writing!(self, "revoke_api_key", async |tx| {
+            let sql = "UPDATE api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
+            if tx.query(sql).time(now).bind(id).execute().await? == 0 {
+                return Ok(false);
+            }
+            tx.record(now, AuditKind::ApiKeyRevoked, None, id, serde_json::json!({}));
+            Ok(true)
+        })
+    }
+}
+
+fn read_key(row: &Row) -> Result<ApiKey, StoreError> {
+    Ok(ApiKey {
+        id: row.uuid("id")?,
+        name: row.get("name")?,
+        hash: row.digest("hash")?,
+        scopes: row.json("scopes")?,
+        created_at: row.time("created_at")?,
+        revoked_at: row.time_or_none("revoked_at")?,
+    })
+}

@@ -1,0 +1,157 @@
+//! The store: its pools, its transactions, and the signal that wakes those who wait.
+
+use std::sync::Arc;
+
+use sqlx::{PgPool, SqlitePool};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::store::{
+    StoreError, audit, postgres, sqlite,
+    transaction::{Connection, Dialect, Tx, reading},
+};
+
+/// The ledger, on `SQLite` or `PostgreSQL`; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    location: String,
+    pools: Pools,
+    signal: watch::Sender<()>,
+}
+
+enum Pools {
+    /// One connection writes, so that writers queue here and not in `SQLite`'s busy loop.
+    Sqlite {
+        write: SqlitePool,
+        read: SqlitePool,
+    },
+    Postgres {
+        pool: PgPool,
+        _listener: AbortOnDropHandle<()>,
+    },
+}
+
+/// Wakes its holder after something was committed that a worker or a replica may wait for. The
+/// signal carries no data, several may arrive as one, and processes that share an `SQLite` file
+/// do not hear each other: poll as well.
+pub struct Wakeups {
+    receiver: watch::Receiver<()>,
+}
+
+impl Wakeups {
+    /// Waits for the next signal of any process that shares the database.
+    pub async fn next(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            // The store is gone, and with it every signal; the holder's timer goes on.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Store {
+    /// `sqlite:///path/to/file` or `postgres://...`. `SQLite` files are created; the schema must
+    /// be current, see [`Store::migrate`].
+    pub async fn open(url: &str) -> Result<Self, StoreError> {
+        let signal = watch::Sender::new(());
+        let (location, pools) = if url.starts_with("sqlite:") {
+            let (location, write, read) = sqlite::open(url).await?;
+            (location, Pools::Sqlite { write, read })
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            let (location, pool) = postgres::open(url).await?;
+            let listener = postgres::listen(url.to_owned(), signal.clone());
+            let listener = AbortOnDropHandle::new(tokio::spawn(listener));
+            (location, Pools::Postgres { pool, _listener: listener })
+        } else {
+            let reason = "the URL must start with sqlite: or postgres:".to_owned();
+            let scheme = url.split(':').next().unwrap_or_default().to_owned();
+            return Err(StoreError::Open { location: scheme, reason });
+        };
+        Ok(Self { shared: Arc::new(Shared { location, pools, signal }) })
+    }
+
+    /// Brings the schema up to date; does nothing when it is.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let migrated = match &self.shared.pools {
+            Pools::Sqlite { write, .. } => sqlite::MIGRATIONS.run(write).await,
+            Pools::Postgres { pool, .. } => postgres::MIGRATIONS.run(pool).await,
+        };
+        migrated.map_err(|error| StoreError::Open {
+            location: self.shared.location.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        reading!(self, "ping", async |tx| tx.query("SELECT 1").execute().await.map(drop))
+    }
+
+    pub fn wakeups(&self) -> Wakeups {
+        Wakeups { receiver: self.shared.signal.subscribe() }
+    }
+
+    /// Closes the pools; `SQLite`'s write-ahead log is folded into the file.
+    pub async fn close(&self) {
+        match &self.shared.pools {
+            Pools::Sqlite { write, read } => {
+                read.close().await;
+                write.close().await;
+            }
+            Pools::Postgres { pool, .. } => pool.close().await,
+        }
+    }
+
+    /// After erasures: `SQLite`'s write-ahead log is folded in and truncated (freed pages were
+    /// zeroed before), `PostgreSQL`'s dead rows are vacuumed, so that no file of the tables
+    /// holds erased content. `PostgreSQL`'s write-ahead log and backups are its operator's.
+    pub async fn purge_erased(&self) -> Result<(), StoreError> {
+        match &self.shared.pools {
+            Pools::Sqlite { write, .. } => sqlite::truncate_log(write).await,
+            Pools::Postgres { pool, .. } => postgres::vacuum(pool).await,
+        }
+    }
+
+    /// For `reading!`.
+    pub(super) async fn begin_reading(&self, operation: &'static str) -> Result<Tx, StoreError> {
+        let connection = match &self.shared.pools {
+            Pools::Sqlite { read, .. } => read.begin().await.map(Connection::Sqlite),
+            Pools::Postgres { pool, .. } => pool
+                .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                .await
+                .map(Connection::Postgres),
+        };
+        Tx::new(operation, connection)
+    }
+
+    /// For `writing!`, and for transactions that outlive one call.
+    pub(super) async fn begin(&self, operation: &'static str) -> Result<Tx, StoreError> {
+        let connection = match &self.shared.pools {
+            Pools::Sqlite { write, .. } => {
+                write.begin_with("BEGIN IMMEDIATE").await.map(Connection::Sqlite)
+            }
+            Pools::Postgres { pool, .. } => pool
+                .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
+                .await
+                .map(Connection::Postgres),
+        };
+        Tx::new(operation, connection)
+    }
+
+    pub(super) async fn commit(&self, mut tx: Tx) -> Result<(), StoreError> {
+        if tx.wakes && tx.dialect() == Dialect::Postgres {
+            tx.query("SELECT pg_notify('forgetd', '')").execute().await?;
+        }
+        // Last: the lock on the log's head is shared by all writers.
+        audit::append(&mut tx).await?;
+        let Tx { operation, connection, wakes, .. } = tx;
+        connection.commit().await.map_err(|source| StoreError::of(operation, source))?;
+        if wakes {
+            self.shared.signal.send_replace(());
+        }
+        Ok(())
+    }
+}

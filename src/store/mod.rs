@@ -1,0 +1,48 @@
+//! The ledger: business verbs, each one transaction with its audit leaf inside.
+//!
+//! The verbs are written once, in the files named after what they are about. `ledger.rs` opens
+//! the database and begins transactions (`transaction.rs`), `sql.rs` and `row.rs` carry a
+//! statement to either database and its rows back, and `sqlite.rs` and `postgres.rs` hold what
+//! differs: opening, waking others, bulk loading.
+//!
+//! Locks are taken in one order: an idempotency key or a model's ordinals, then the model, then
+//! the head of the audit log.
+
+mod acceptance;
+mod audit;
+mod blobs;
+mod claims;
+mod deletions;
+mod erasure;
+mod error;
+mod ingestion;
+mod jobs;
+mod keys;
+mod leases;
+mod ledger;
+mod lineage;
+mod models;
+mod postgres;
+mod publication;
+mod replicas;
+mod row;
+mod samples;
+mod sql;
+mod sqlite;
+mod transaction;
+mod versions;
+
+pub use acceptance::{Acceptance, Idempotency, NewDeletion};
+pub use audit::AuditFilter;
+pub use blobs::{BlobError, Blobs};
+pub use claims::{Claim, Claimed};
+pub use deletions::{Cancellation, DeletionDetails, DeletionFilter};
+pub use error::StoreError;
+pub use ingestion::{Conflict, IngestError, Ingestion, Receipt};
+pub use jobs::{CancelJob, Enqueued};
+pub use leases::Renewal;
+pub use ledger::{Store, Wakeups};
+pub use lineage::{Lineage, LineageSample};
+pub use models::CreateModel;
+pub use publication::{NewVersion, Publication};
+pub use replicas::Served;

@@ -1,0 +1,198 @@
+//! What is particular to `PostgreSQL`: opening, listening, vacuuming, bulk loading.
+
+use std::{str::FromStr, time::Duration};
+
+use sqlx::{
+    Executor as _, PgPool,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgListener, PgPoolOptions},
+};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        audit::NewAuditEvent,
+        deletion::Target,
+        features::floats_to_bytes,
+        identity::Digest,
+        sample::{NewSample, SamplePredictions},
+        timestamp::Timestamp,
+    },
+    store::{StoreError, transaction::Tx},
+};
+
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
+
+const CONNECTIONS_MAX: u32 = 16;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The location for messages (without credentials) and the pool.
+pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Open {
+        location: "postgres".to_owned(),
+        reason: error.to_string(),
+    })?;
+    let database = options.get_database().unwrap_or_default();
+    let location = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
+    let pool = PgPoolOptions::new()
+        .max_connections(CONNECTIONS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .after_connect(|connection, _| {
+            Box::pin(async move {
+                // A lock that is held for too long is reported, not waited for without end.
+                connection.execute("SET lock_timeout = '10s'").await?;
+                connection.execute("SET idle_in_transaction_session_timeout = '60s'").await?;
+                Ok(())
+            })
+        })
+        .connect_with(options)
+        .await
+        .map_err(|error| StoreError::Open {
+            location: location.clone(),
+            reason: error.to_string(),
+        })?;
+    Ok((location, pool))
+}
+
+/// Passes notifications on, for ever; a lost connection is made anew. What may have been missed
+/// meanwhile counts as one signal.
+pub(super) async fn listen(url: String, signal: watch::Sender<()>) {
+    loop {
+        if let Err(error) = pass_on(&url, &signal).await {
+            tracing::warn!(%error, "the database's notifications are lost; reconnecting");
+        }
+        tokio::time::sleep(RECONNECT_PAUSE).await;
+    }
+}
+
+async fn pass_on(url: &str, signal: &watch::Sender<()>) -> Result<(), sqlx::Error> {
+    let mut listener = PgListener::connect(url).await?;
+    listener.listen("forgetd").await?;
+    signal.send_replace(());
+    while listener.try_recv().await?.is_some() {
+        signal.send_replace(());
+    }
+    Ok(())
+}
+
+pub(super) async fn vacuum(pool: &PgPool) -> Result<(), StoreError> {
+    pool.execute("VACUUM sample_contents, sample_predictions")
+        .await
+        .map(drop)
+        .map_err(|source| StoreError::of("purge_erased", source))
+}
+
+// Bulk loading: a statement takes the rows as one array per column, which unnest zips together.
+
+pub(super) async fn insert_targets(
+    tx: &mut Tx,
+    deletion_id: Uuid,
+    targets: &[Target],
+) -> Result<u64, StoreError> {
+    let (kinds, keys): (Vec<_>, Vec<_>) =
+        targets.iter().map(|it| (it.kind.as_str(), it.key.as_bytes().as_slice())).unzip();
+    tx.query(
+        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
+         SELECT $1, n - 1, kind, key, 0
+         FROM unnest($2::text[], $3::bytea[]) WITH ORDINALITY AS t (kind, key, n)",
+    )
+    .bind(deletion_id)
+    .array(kinds)
+    .array(keys)
+    .execute()
+    .await
+}
+
+/// Leaves out samples whose key is taken; returns the ordinals that went in, ascending.
+pub(super) async fn insert_samples(
+    tx: &mut Tx,
+    ingestion_id: Uuid,
+    model_id: Uuid,
+    first_ordinal: i64,
+    samples: &[NewSample],
+) -> Result<Vec<i64>, StoreError> {
+    let ids: Vec<_> = samples.iter().map(|it| it.id).collect();
+    let mut inserted = tx
+        .query(
+            "INSERT INTO samples
+                 (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
+             SELECT id, $1, $2 + n - 1, sample_key, subject_key, split, $3
+             FROM unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::text[])
+                 WITH ORDINALITY AS t (id, sample_key, subject_key, split, n)
+             ON CONFLICT (model_id, sample_key) WHERE deleted_at IS NULL DO NOTHING
+             RETURNING ordinal",
+        )
+        .bind(model_id)
+        .bind(first_ordinal)
+        .bind(ingestion_id)
+        .array(ids.clone())
+        .array(samples.iter().map(|it| it.key.as_bytes().as_slice()).collect::<Vec<_>>())
+        .array(samples.iter().map(|it| it.subject.as_bytes().as_slice()).collect::<Vec<_>>())
+        .array(samples.iter().map(|it| it.split.as_str()).collect::<Vec<_>>())
+        .fetch_all()
+        .await?
+        .iter()
+        .map(|row| row.get("ordinal"))
+        .collect::<Result<Vec<i64>, _>>()?;
+    inserted.sort_unstable();
+    if inserted.len() < samples.len() {
+        return Ok(inserted);
+    }
+    tx.query(
+        "INSERT INTO sample_contents (sample_id, features, label)
+         SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[])",
+    )
+    .array(ids)
+    .array(samples.iter().map(|it| it.features.to_bytes()).collect::<Vec<_>>())
+    .array(samples.iter().map(|it| it.label.as_str()).collect::<Vec<_>>())
+    .execute()
+    .await?;
+    Ok(inserted)
+}
+
+pub(super) async fn insert_predictions(
+    tx: &mut Tx,
+    predictions: &[SamplePredictions],
+) -> Result<u64, StoreError> {
+    let bytes_of = |floats: fn(&SamplePredictions) -> &[f32]| -> Vec<Vec<u8>> {
+        predictions.iter().map(|it| floats_to_bytes(floats(it))).collect()
+    };
+    tx.query(
+        "INSERT INTO sample_predictions (sample_id, out_of_fold, anchor)
+         SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::bytea[])",
+    )
+    .array(predictions.iter().map(|it| it.sample_id).collect::<Vec<_>>())
+    .array(bytes_of(|it| &it.out_of_fold))
+    .array(bytes_of(|it| &it.anchor))
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_leaves(
+    tx: &mut Tx,
+    first_idx: i64,
+    leaves: &[(NewAuditEvent, Timestamp, String, Digest)],
+) -> Result<u64, StoreError> {
+    let kinds = leaves.iter().map(|(event, ..)| serde_json::to_value(event.kind));
+    let kinds = kinds
+        .map(|kind| kind.ok().and_then(|kind| kind.as_str().map(str::to_owned)))
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| tx.damaged("an audit kind that is no word"))?;
+    tx.query(
+        "INSERT INTO audit_events (idx, kind, model_id, about, entry, leaf_hash, occurred_at)
+         SELECT $1 + n - 1, kind, model_id, about, entry, leaf_hash, occurred_at
+         FROM unnest($2::text[], $3::uuid[], $4::uuid[], $5::text[], $6::bytea[], $7::bigint[])
+             WITH ORDINALITY AS t (kind, model_id, about, entry, leaf_hash, occurred_at, n)",
+    )
+    .bind(first_idx)
+    .array(kinds)
+    .array(leaves.iter().map(|(event, ..)| event.model_id).collect::<Vec<_>>())
+    .array(leaves.iter().map(|(event, ..)| event.about).collect::<Vec<_>>())
+    .array(leaves.iter().map(|(_, _, entry, _)| entry.as_str()).collect::<Vec<_>>())
+    .array(leaves.iter().map(|(.., hash)| hash.as_bytes().as_slice()).collect::<Vec<_>>())
+    .array(leaves.iter().map(|(_, at, ..)| at.as_micros()).collect::<Vec<_>>())
+    .execute()
+    .await
+}

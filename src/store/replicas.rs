@@ -1,0 +1,221 @@
+//! Replicas: which epochs are being answered from, and when a batch has reached all of them.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        audit::AuditKind,
+        deletion::{DeletionState, Guarantee},
+        job::JobState,
+        timestamp::Timestamp,
+    },
+    store::{
+        Store, StoreError,
+        transaction::{Tx, reading, writing},
+    },
+};
+
+/// One model's epoch that a replica answers from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Served {
+    pub model_id: Uuid,
+    pub epoch: u64,
+}
+
+/// A replica whose lease ended longer ago than this is dead: it stopped serving when the lease
+/// ended by its own clock, and clocks differ by less.
+const DEATH_MARGIN: Duration = Duration::from_secs(5);
+
+/// Rows of replicas that died this long ago are removed.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+
+/// A lease that ended at or before the returned instant is a dead replica's.
+pub(super) fn dead_since(now: Timestamp) -> Timestamp {
+    earlier(now, DEATH_MARGIN)
+}
+
+fn earlier(now: Timestamp, duration: Duration) -> Timestamp {
+    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    Timestamp::from_micros(now.as_micros().saturating_sub(micros))
+}
+
+impl Store {
+    /// This replica lives until `now + lease_duration` and serves these epochs. A replica that
+    /// cannot say so in time must stop serving; the ledger counts it as live for a margin longer.
+    /// A replica answers from an epoch only after it said so here.
+    pub async fn report_served(
+        &self,
+        replica_id: Uuid,
+        now: Timestamp,
+        lease_duration: Duration,
+        served: &[Served],
+    ) -> Result<(), StoreError> {
+        writing!(self, "report_served", async |tx| {
+            let expired = earlier(now, FORGOTTEN_AFTER);
+            tx.query("DELETE FROM replicas WHERE lease_expires_at < $1 AND id <> $2")
+                .time(expired)
+                .bind(replica_id)
+                .execute()
+                .await?;
+            tx.query(
+                "INSERT INTO replicas (id, lease_expires_at) VALUES ($1, $2)
+                 ON CONFLICT (id) DO UPDATE SET lease_expires_at = excluded.lease_expires_at",
+            )
+            .bind(replica_id)
+            .time(now.plus(lease_duration))
+            .execute_one()
+            .await?;
+            let rows = tx
+                .query("SELECT model_id, epoch FROM replica_epochs WHERE replica_id = $1")
+                .bind(replica_id)
+                .fetch_all()
+                .await?;
+            let mut known = Vec::with_capacity(rows.len());
+            for row in &rows {
+                known.push(Served { model_id: row.uuid("model_id")?, epoch: row.count("epoch")? });
+            }
+            // Only news wakes others: they report again when woken.
+            for gone in known.iter().filter(|it| served.iter().all(|s| s.model_id != it.model_id)) {
+                let sql = "DELETE FROM replica_epochs WHERE replica_id = $1 AND model_id = $2";
+                tx.query(sql).bind(replica_id).bind(gone.model_id).execute().await?;
+                tx.wake();
+            }
+            for new in served.iter().filter(|it| !known.contains(it)) {
+                tx.query(
+                    "INSERT INTO replica_epochs (replica_id, model_id, epoch) VALUES ($1, $2, $3)
+                     ON CONFLICT (replica_id, model_id) DO UPDATE SET epoch = excluded.epoch",
+                )
+                .bind(replica_id)
+                .bind(new.model_id)
+                .count(new.epoch)
+                .execute_one()
+                .await?;
+                tx.wake();
+            }
+            Ok(())
+        })
+    }
+
+    /// The replica answers no more.
+    pub async fn retire_replica(&self, replica_id: Uuid) -> Result<(), StoreError> {
+        writing!(self, "retire_replica", async |tx| {
+            let sql = "DELETE FROM replicas WHERE id = $1";
+            if tx.query(sql).bind(replica_id).execute().await? > 0 {
+                tx.wake();
+            }
+            Ok(())
+        })
+    }
+
+    /// Completes the requests of every published batch whose epoch each live replica has reached:
+    /// `completed`, guarantee, audit leaf each. The guarantee is `exact` when weights trained
+    /// without the samples are out (the batch's version or a later one), or when no weights that
+    /// contained them were left. Any process may call it, any number of times. Returns the
+    /// completed requests.
+    pub async fn complete_propagated(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        let published = reading!(self, "complete_propagated", async |tx| {
+            let sql = "SELECT id, model_id FROM jobs WHERE state = 'published' ORDER BY id";
+            let rows = tx.query(sql).fetch_all().await?;
+            rows.iter()
+                .map(|row| Ok((row.uuid("id")?, row.uuid("model_id")?)))
+                .collect::<Result<Vec<_>, _>>()
+        })?;
+        if !published.is_empty() {
+            // What was erased must be gone from the files before anybody is told so.
+            self.purge_erased().await?;
+        }
+        let mut completed = Vec::new();
+        for (job_id, model_id) in published {
+            let requests = writing!(self, "complete_propagated", async |tx| {
+                tx.lock_model(model_id).await?;
+                complete_batch(tx, job_id, model_id, now).await
+            })?;
+            completed.extend(requests);
+        }
+        Ok(completed)
+    }
+}
+
+async fn complete_batch(
+    tx: &mut Tx,
+    job_id: Uuid,
+    model_id: Uuid,
+    now: Timestamp,
+) -> Result<Vec<Uuid>, StoreError> {
+    let job = tx
+        .query("SELECT epoch FROM jobs WHERE id = $1 AND state = 'published'")
+        .bind(job_id)
+        .fetch_optional()
+        .await?;
+    let Some(job) = job else { return Ok(Vec::new()) };
+    let published_epoch: Option<u64> = job.count_or_none("epoch")?;
+    let excluded = tx
+        .query(
+            "SELECT MAX(excluded_from_epoch) AS epoch FROM deletion_requests WHERE batch_id = $1",
+        )
+        .bind(job_id)
+        .fetch_one()
+        .await?;
+    let needed_epoch = excluded.count_or_none::<u64>("epoch")?.unwrap_or(0);
+    let lagging = tx
+        .query(
+            "SELECT e.epoch FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
+             WHERE e.model_id = $1 AND e.epoch < $2 AND r.lease_expires_at > $3 LIMIT 1",
+        )
+        .bind(model_id)
+        .count(needed_epoch)
+        .time(dead_since(now))
+        .fetch_optional()
+        .await?;
+    if lagging.is_some() {
+        return Ok(Vec::new());
+    }
+    let settled = tx
+        .query(
+            "SELECT epoch FROM versions
+             WHERE model_id = $1 AND epoch >= $2 AND cause IN ('trained', 'settled') LIMIT 1",
+        )
+        .bind(model_id)
+        .count(needed_epoch)
+        .fetch_optional()
+        .await?;
+    let is_exact = published_epoch.is_none() || settled.is_some();
+    let guarantee = if is_exact { Guarantee::Exact } else { Guarantee::Approximate };
+    let requests = tx
+        .query(
+            "UPDATE deletion_requests
+             SET state = $1, completed_at = $2, guarantee = $3, settled_at = $4, reason = NULL
+             WHERE batch_id = $5 AND state = 'unlearning'
+             RETURNING id, excluded_from_epoch, samples",
+        )
+        .bind(DeletionState::Completed.as_str())
+        .time(now)
+        .bind(guarantee.as_str())
+        .bind(is_exact.then_some(now.as_micros()))
+        .bind(job_id)
+        .fetch_all()
+        .await?;
+    let mut completed = Vec::with_capacity(requests.len());
+    for row in &requests {
+        let id = row.uuid("id")?;
+        let details = serde_json::json!({
+            "batch": job_id,
+            "excluded_from_epoch": row.count_or_none::<u64>("excluded_from_epoch")?,
+            "guarantee": guarantee,
+            "samples": row.count::<u64>("samples")?,
+        });
+        tx.record(now, AuditKind::DeletionCompleted, model_id, id, details);
+        completed.push(id);
+    }
+    tx.query("UPDATE jobs SET state = $1, finished_at = $2 WHERE id = $3")
+        .bind(JobState::Completed.as_str())
+        .time(now)
+        .bind(job_id)
+        .execute_one()
+        .await?;
+    tx.wake();
+    completed.sort_unstable();
+    Ok(completed)
+}

@@ -1,0 +1,145 @@
+//! Samples with their content, for training and unlearning.
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        features::{Features, floats_from_bytes},
+        sample::{SampleCounts, SamplePredictions, Split, StoredSample},
+    },
+    store::{Store, StoreError, row::Row, sql::in_integers, transaction::reading},
+};
+
+impl Store {
+    /// Live samples with their content; not those that an open deletion request names.
+    pub async fn sample_counts(&self, model_id: Uuid) -> Result<SampleCounts, StoreError> {
+        const COUNT: &str = "SELECT COUNT(*) AS samples FROM samples
+             WHERE model_id = $1 AND split = $2 AND deleted_at IS NULL AND deletion_id IS NULL";
+        reading!(self, "sample_counts", async |tx| {
+            let train = tx.query(COUNT).bind(model_id).bind(Split::Train.as_str());
+            let train = train.fetch_one().await?.count("samples")?;
+            let holdout = tx.query(COUNT).bind(model_id).bind(Split::Holdout.as_str());
+            let holdout = holdout.fetch_one().await?.count("samples")?;
+            Ok(SampleCounts { train, holdout })
+        })
+    }
+
+    /// Live samples in order of ingestion, after ordinal `after` (`-1` for the first page). Leaves
+    /// out what any queued or running deletion request names.
+    pub async fn samples(
+        &self,
+        model_id: Uuid,
+        split: Split,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<StoredSample>, StoreError> {
+        reading!(self, "samples", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT s.id, s.ordinal, s.split, c.features, c.label
+                     FROM samples s JOIN sample_contents c ON c.sample_id = s.id
+                     WHERE s.model_id = $1 AND s.split = $2 AND s.ordinal > $3
+                         AND s.deleted_at IS NULL AND s.deletion_id IS NULL
+                     ORDER BY s.ordinal LIMIT $4",
+                )
+                .bind(model_id)
+                .bind(split.as_str())
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all()
+                .await?;
+            rows.iter().map(read_sample).collect()
+        })
+    }
+
+    /// Largest ordinal in use; `None` without samples. One index probe.
+    pub async fn last_ordinal(&self, model_id: Uuid) -> Result<Option<i64>, StoreError> {
+        reading!(self, "last_ordinal", async |tx| {
+            let sql =
+                "SELECT ordinal FROM samples WHERE model_id = $1 ORDER BY ordinal DESC LIMIT 1";
+            let row = tx.query(sql).bind(model_id).fetch_optional().await?;
+            row.map(|row| row.get("ordinal")).transpose()
+        })
+    }
+
+    /// Those of the given ordinals that are live, of that split and have predictions (i.e. are in
+    /// the current weights or were held out from them), in order of ingestion. Leaves out what an
+    /// open deletion request names.
+    pub async fn samples_at(
+        &self,
+        model_id: Uuid,
+        split: Split,
+        ordinals: &[i64],
+    ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
+        let sql = in_integers!(
+            "SELECT s.id, s.ordinal, s.split, c.features, c.label, p.out_of_fold, p.anchor
+             FROM samples s
+                 JOIN sample_contents c ON c.sample_id = s.id
+                 JOIN sample_predictions p ON p.sample_id = s.id
+             WHERE s.model_id = $1 AND s.split = $2
+                 AND s.deleted_at IS NULL AND s.deletion_id IS NULL
+                 AND s.ordinal",
+            "3",
+            "ORDER BY s.ordinal"
+        );
+        reading!(self, "samples_at", async |tx| {
+            let statement = tx.query(sql).bind(model_id).bind(split.as_str());
+            let rows = statement.bind_integers(ordinals).fetch_all().await?;
+            rows.iter().map(read_with_predictions).collect()
+        })
+    }
+
+    /// The samples that a batch must forget (those in the current version, with predictions), in
+    /// order of ingestion. Samples that are in no version (hold-out, or ingested since) are not
+    /// listed; publication erases them too.
+    pub async fn batch_samples(
+        &self,
+        job_id: Uuid,
+    ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
+        reading!(self, "batch_samples", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT s.id, s.ordinal, s.split, c.features, c.label, p.out_of_fold, p.anchor
+                     FROM deletion_requests r
+                         JOIN deletion_samples d ON d.deletion_id = r.id
+                         JOIN contributions i ON i.sample_id = d.sample_id
+                             AND i.until_epoch IS NULL
+                         JOIN samples s ON s.id = d.sample_id AND s.deleted_at IS NULL
+                         JOIN sample_contents c ON c.sample_id = d.sample_id
+                         JOIN sample_predictions p ON p.sample_id = d.sample_id
+                     WHERE r.batch_id = $1
+                     ORDER BY s.ordinal",
+                )
+                .bind(job_id)
+                .fetch_all()
+                .await?;
+            rows.iter().map(read_with_predictions).collect()
+        })
+    }
+}
+
+fn read_sample(row: &Row) -> Result<StoredSample, StoreError> {
+    let features: Vec<u8> = row.get("features")?;
+    Ok(StoredSample {
+        id: row.uuid("id")?,
+        ordinal: row.get("ordinal")?,
+        split: row.word("split")?,
+        features: Features::from_bytes(&features)
+            .map_err(|error| row.damaged("features", error))?,
+        label: row.get("label")?,
+    })
+}
+
+fn read_with_predictions(row: &Row) -> Result<(StoredSample, SamplePredictions), StoreError> {
+    let floats = |column: &'static str| {
+        let bytes: Vec<u8> = row.get(column)?;
+        floats_from_bytes(&bytes).map_err(|error| row.damaged(column, error))
+    };
+    let sample = read_sample(row)?;
+    let predictions = SamplePredictions {
+        sample_id: sample.id,
+        out_of_fold: floats("out_of_fold")?,
+        anchor: floats("anchor")?,
+    };
+    Ok((sample, predictions))
+}

@@ -1,0 +1,221 @@
+//! What is particular to `SQLite`: opening, folding in the log, bulk loading.
+
+use std::{fs::OpenOptions, path::Path, str::FromStr, time::Duration};
+
+use sqlx::{
+    Connection as _, Row as _, SqlitePool,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        audit::NewAuditEvent,
+        deletion::Target,
+        features::floats_to_bytes,
+        identity::Digest,
+        sample::{NewSample, SamplePredictions},
+        timestamp::Timestamp,
+    },
+    store::{StoreError, transaction::Tx},
+};
+
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+const READERS_MAX: u32 = 4;
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+const TRUNCATE_ATTEMPTS: u32 = 20;
+const TRUNCATE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The location for messages, the writing pool and the reading pool.
+pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), StoreError> {
+    let failed = |reason: String| StoreError::Open { location: url.to_owned(), reason };
+    let options = SqliteConnectOptions::from_str(url).map_err(|error| failed(error.to_string()))?;
+    let path = options.get_filename().to_owned();
+    create_private(&path).map_err(|error| failed(error.to_string()))?;
+    let options = options
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true)
+        .pragma("temp_store", "MEMORY")
+        .pragma("trusted_schema", "OFF");
+    let writing = options
+        .clone()
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("secure_delete", "ON");
+    let write = SqlitePoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        // When the disk is full, SQLite rolls back by itself; the driver then fails to, and would
+        // refuse to begin anew on this connection for ever.
+        .before_acquire(|connection, _| {
+            let is_idle = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_idle) })
+        })
+        .connect_with(writing)
+        .await
+        .map_err(|error| failed(error.to_string()))?;
+    let read = SqlitePoolOptions::new()
+        .max_connections(READERS_MAX)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_lazy_with(options.read_only(true));
+    Ok((url.to_owned(), write, read))
+}
+
+/// The file holds personal data: only its owner may read it. The log and the shared-memory file
+/// take its mode over.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
+/// Readers hold the log for milliseconds; so this waits for a moment between them.
+pub(super) async fn truncate_log(write: &SqlitePool) -> Result<(), StoreError> {
+    const OPERATION: &str = "purge_erased";
+    for _ in 0..TRUNCATE_ATTEMPTS {
+        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await;
+        let busy = row.and_then(|row| row.try_get::<i64, _>("busy"));
+        if busy.map_err(|source| StoreError::of(OPERATION, source))? == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(TRUNCATE_PAUSE).await;
+    }
+    let readers = std::io::Error::new(std::io::ErrorKind::WouldBlock, "readers hold the log");
+    Err(StoreError::of(OPERATION, sqlx::Error::Io(readers)))
+}
+
+// Bulk loading: a statement takes the rows as one JSON array, which json_each unfolds. Blobs of
+// fixed size stand in it in hexadecimal; the others are bound end to end, and a row names its
+// slice by offset (from 1) and length.
+
+/// Appends to `slices` and returns the offset and length of what was appended.
+fn slice(slices: &mut Vec<u8>, bytes: &[u8]) -> (usize, usize) {
+    let offset = slices.len() + 1;
+    slices.extend_from_slice(bytes);
+    (offset, bytes.len())
+}
+
+fn hex_of(id: Uuid) -> String {
+    id.simple().to_string()
+}
+
+pub(super) async fn insert_targets(
+    tx: &mut Tx,
+    deletion_id: Uuid,
+    targets: &[Target],
+) -> Result<u64, StoreError> {
+    let rows: Vec<_> = targets.iter().map(|target| (target.kind, target.key)).collect();
+    tx.query(
+        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
+         SELECT $1, key, value ->> 0, unhex(value ->> 1), 0 FROM json_each($2)",
+    )
+    .bind(deletion_id)
+    .json(&rows)
+    .execute()
+    .await
+}
+
+/// Leaves out samples whose key is taken; returns the ordinals that went in, ascending.
+pub(super) async fn insert_samples(
+    tx: &mut Tx,
+    ingestion_id: Uuid,
+    model_id: Uuid,
+    first_ordinal: i64,
+    samples: &[NewSample],
+) -> Result<Vec<i64>, StoreError> {
+    let rows: Vec<_> =
+        samples.iter().map(|it| (hex_of(it.id), it.key, it.subject, it.split)).collect();
+    let mut inserted = tx
+        .query(
+            "INSERT INTO samples
+                 (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
+             SELECT unhex(value ->> 0), $1, $2 + key, unhex(value ->> 1), unhex(value ->> 2),
+                 value ->> 3, $3
+             FROM json_each($4) WHERE true
+             ON CONFLICT (model_id, sample_key) WHERE deleted_at IS NULL DO NOTHING
+             RETURNING ordinal",
+        )
+        .bind(model_id)
+        .bind(first_ordinal)
+        .bind(ingestion_id)
+        .json(&rows)
+        .fetch_all()
+        .await?
+        .iter()
+        .map(|row| row.get("ordinal"))
+        .collect::<Result<Vec<i64>, _>>()?;
+    inserted.sort_unstable();
+    if inserted.len() < samples.len() {
+        return Ok(inserted);
+    }
+    let mut features = Vec::new();
+    let rows: Vec<_> = samples
+        .iter()
+        .map(|it| (hex_of(it.id), slice(&mut features, &it.features.to_bytes()), &it.label))
+        .collect();
+    tx.query(
+        "INSERT INTO sample_contents (sample_id, features, label)
+         SELECT unhex(value ->> 0), substr($1, value ->> '$[1][0]', value ->> '$[1][1]'),
+             value ->> 2
+         FROM json_each($2)",
+    )
+    .bind(features)
+    .json(&rows)
+    .execute()
+    .await?;
+    Ok(inserted)
+}
+
+pub(super) async fn insert_predictions(
+    tx: &mut Tx,
+    predictions: &[SamplePredictions],
+) -> Result<u64, StoreError> {
+    let mut slices = Vec::new();
+    let rows: Vec<_> = predictions
+        .iter()
+        .map(|it| {
+            let out_of_fold = slice(&mut slices, &floats_to_bytes(&it.out_of_fold));
+            let anchor = slice(&mut slices, &floats_to_bytes(&it.anchor));
+            (hex_of(it.sample_id), out_of_fold, anchor)
+        })
+        .collect();
+    tx.query(
+        "INSERT INTO sample_predictions (sample_id, out_of_fold, anchor)
+         SELECT unhex(value ->> 0), substr($1, value ->> '$[1][0]', value ->> '$[1][1]'),
+             substr($1, value ->> '$[2][0]', value ->> '$[2][1]')
+         FROM json_each($2)",
+    )
+    .bind(slices)
+    .json(&rows)
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_leaves(
+    tx: &mut Tx,
+    first_idx: i64,
+    leaves: &[(NewAuditEvent, Timestamp, String, Digest)],
+) -> Result<u64, StoreError> {
+    let rows: Vec<_> = leaves
+        .iter()
+        .map(|(event, at, entry, hash)| {
+            let (model_id, about) = (event.model_id.map(hex_of), event.about.map(hex_of));
+            (event.kind, model_id, about, entry, hash, at.as_micros())
+        })
+        .collect();
+    tx.query(
+        "INSERT INTO audit_events (idx, kind, model_id, about, entry, leaf_hash, occurred_at)
+         SELECT $1 + key, value ->> 0, unhex(value ->> 1), unhex(value ->> 2), value ->> 3,
+             unhex(value ->> 4), value ->> 5
+         FROM json_each($2)",
+    )
+    .bind(first_idx)
+    .json(&rows)
+    .execute()
+    .await
+}

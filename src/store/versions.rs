@@ -1,0 +1,193 @@
+//! Versions of a model, and what is left of superseded ones.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{audit::AuditKind, identity::Digest, timestamp::Timestamp, version::Version},
+    store::{
+        Store, StoreError,
+        replicas::dead_since,
+        row::Row,
+        transaction::{reading, writing},
+    },
+};
+
+impl Store {
+    pub async fn current_version(&self, model_id: Uuid) -> Result<Option<Version>, StoreError> {
+        reading!(self, "current_version", async |tx| {
+            let row = tx
+                .query(
+                    "SELECT v.* FROM models m
+                         JOIN versions v ON v.model_id = m.id AND v.epoch = m.current_epoch
+                     WHERE m.id = $1",
+                )
+                .bind(model_id)
+                .fetch_optional()
+                .await?;
+            row.as_ref().map(read_version).transpose()
+        })
+    }
+
+    pub async fn version(&self, model_id: Uuid, epoch: u64) -> Result<Option<Version>, StoreError> {
+        reading!(self, "version", async |tx| {
+            let sql = "SELECT * FROM versions WHERE model_id = $1 AND epoch = $2";
+            let row = tx.query(sql).bind(model_id).count(epoch).fetch_optional().await?;
+            row.as_ref().map(read_version).transpose()
+        })
+    }
+
+    /// Newest first, below `below`.
+    pub async fn versions(
+        &self,
+        model_id: Uuid,
+        below: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Version>, StoreError> {
+        let below = below.and_then(|epoch| i64::try_from(epoch).ok()).unwrap_or(i64::MAX);
+        reading!(self, "versions", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT * FROM versions WHERE model_id = $1 AND epoch < $2
+                     ORDER BY epoch DESC LIMIT $3",
+                )
+                .bind(model_id)
+                .bind(below)
+                .bind(i64::from(limit))
+                .fetch_all()
+                .await?;
+            rows.iter().map(read_version).collect()
+        })
+    }
+
+    /// The current epoch of each model that has one: what replicas compare with what they serve.
+    pub async fn current_epochs(&self) -> Result<Vec<(Uuid, u64)>, StoreError> {
+        reading!(self, "current_epochs", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT id, current_epoch FROM models WHERE current_epoch IS NOT NULL
+                     ORDER BY id",
+                )
+                .fetch_all()
+                .await?;
+            rows.iter().map(|row| Ok((row.uuid("id")?, row.count("current_epoch")?))).collect()
+        })
+    }
+
+    /// Superseded versions whose blobs still exist although every live replica has left them, with
+    /// those digests (weights, memory) that no version outside this list names and still needs.
+    pub async fn superseded(
+        &self,
+        now: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Uuid, u64, Vec<Digest>)>, StoreError> {
+        reading!(self, "superseded", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT v.model_id, v.epoch, v.weights, v.memory
+                     FROM models m JOIN versions v ON v.model_id = m.id
+                     WHERE v.weights_removed_at IS NULL AND v.epoch < m.current_epoch
+                         AND NOT EXISTS (
+                             SELECT 1 FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
+                             WHERE e.model_id = v.model_id AND e.epoch <= v.epoch
+                                 AND r.lease_expires_at > $1)
+                     ORDER BY v.model_id, v.epoch LIMIT $2",
+                )
+                .time(dead_since(now))
+                .bind(i64::from(limit))
+                .fetch_all()
+                .await?;
+            let mut removable = HashSet::new();
+            for row in &rows {
+                removable.insert((row.uuid("model_id")?, row.count::<u64>("epoch")?));
+            }
+            let mut superseded = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let mut digests = Vec::new();
+                let named = [Some(row.digest("weights")?), row.digest_or_none("memory")?];
+                for digest in named.into_iter().flatten() {
+                    let namers = tx.query(NAMERS).digest(&digest).fetch_all().await?;
+                    let mut needed = false;
+                    for namer in &namers {
+                        let key = (namer.uuid("model_id")?, namer.count::<u64>("epoch")?);
+                        needed |= !removable.contains(&key);
+                    }
+                    if !needed {
+                        digests.push(digest);
+                    }
+                }
+                superseded.push((row.uuid("model_id")?, row.count("epoch")?, digests));
+            }
+            Ok(superseded)
+        })
+    }
+
+    /// Records that the blobs of a superseded version are gone; saying so again changes nothing.
+    pub async fn mark_weights_removed(
+        &self,
+        model_id: Uuid,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        writing!(self, "mark_weights_removed", async |tx| {
+            tx.lock_model(model_id).await?;
+            let removed = tx
+                .query(
+                    "UPDATE versions SET weights_removed_at = $1
+                     WHERE model_id = $2 AND epoch = $3 AND weights_removed_at IS NULL
+                         AND epoch < (SELECT current_epoch FROM models WHERE id = $2)
+                     RETURNING weights",
+                )
+                .time(now)
+                .bind(model_id)
+                .count(epoch)
+                .fetch_optional()
+                .await?;
+            if let Some(row) = removed {
+                let details =
+                    serde_json::json!({"epoch": epoch, "weights": row.digest("weights")?});
+                tx.record(now, AuditKind::WeightsRemoved, model_id, None, details);
+                return Ok(());
+            }
+            let sql = "SELECT weights_removed_at FROM versions WHERE model_id = $1 AND epoch = $2";
+            let row = tx.query(sql).bind(model_id).count(epoch).fetch_optional().await?;
+            match row.map(|row| row.time_or_none("weights_removed_at")).transpose()?.flatten() {
+                Some(_) => Ok(()),
+                None => Err(tx.damaged("weights removed of a version that is current or unknown")),
+            }
+        })
+    }
+
+    /// Whether any version that still has its blobs names this digest.
+    pub async fn is_referenced(&self, digest: Digest) -> Result<bool, StoreError> {
+        reading!(self, "is_referenced", async |tx| {
+            Ok(tx.query(NAMERS).digest(&digest).fetch_optional().await?.is_some())
+        })
+    }
+}
+
+/// Two lookups, each on an index of its own.
+const NAMERS: &str = "SELECT model_id, epoch FROM versions
+     WHERE weights = $1 AND weights_removed_at IS NULL
+     UNION ALL
+     SELECT model_id, epoch FROM versions WHERE memory = $1 AND weights_removed_at IS NULL";
+
+fn read_version(row: &Row) -> Result<Version, StoreError> {
+    Ok(Version {
+        model_id: row.uuid("model_id")?,
+        epoch: row.count("epoch")?,
+        cause: row.word("cause")?,
+        parent_epoch: row.count_or_none("parent_epoch")?,
+        job_id: row.uuid("job_id")?,
+        weights: row.digest("weights")?,
+        memory: row.digest_or_none("memory")?,
+        network: row.json("network")?,
+        encoder: row.json("encoder")?,
+        classes: row.json("classes")?,
+        metrics: row.json("metrics")?,
+        method: row.json("method")?,
+        created_at: row.time("created_at")?,
+        weights_removed_at: row.time_or_none("weights_removed_at")?,
+    })
+}
