@@ -1,0 +1,71 @@
+//! A small trained world to forget in.
+
+use burn::tensor::Device;
+
+use super::Task;
+use crate::domain::{examples::Examples, model::Recipe, watch::Unwatched};
+use crate::nn::{
+    cross_fitting::cross_fit,
+    fixture::{digits, mlp},
+    network::Network,
+    prediction::log_probabilities,
+    training::train,
+};
+
+pub struct World {
+    pub recipe: Recipe,
+    pub network: Network,
+    pub forgotten: Examples,
+    pub forgotten_out_of_fold: Vec<f32>,
+    pub retained: Examples,
+    pub retained_anchor: Vec<f32>,
+    pub holdout: Examples,
+    pub holdout_out_of_fold: Vec<f32>,
+    pub device: Device,
+}
+
+impl World {
+    /// Trains until the rows are learnt by heart; the first `forget` of them are to go.
+    pub fn new(rows: usize, holdout: usize, forget: usize, device: &Device) -> Self {
+        let recipe = Recipe {
+            epochs: 30,
+            batch_size: 16,
+            learning_rate: 1e-2,
+            seed: 7,
+            ..Recipe::default()
+        };
+        let (examples, holdout) = (digits(rows, 1), digits(holdout, 2));
+        let spec = mlp(&examples, 32);
+        let predicted = cross_fit(&spec, &examples, &holdout, &recipe, device, &Unwatched).unwrap();
+        let network = train(&spec, &examples, &recipe, device, &Unwatched).unwrap();
+        let all: Vec<usize> = (0..rows).collect();
+        let (forgotten, retained) = all.split_at(forget);
+        let retained = examples.select(retained);
+        Self {
+            recipe,
+            forgotten: examples.select(forgotten),
+            forgotten_out_of_fold: predicted.train[..forget * 10].to_vec(),
+            retained_anchor: log_probabilities(&network, &retained),
+            retained,
+            holdout,
+            holdout_out_of_fold: predicted.holdout,
+            network,
+            device: device.clone(),
+        }
+    }
+
+    pub fn task(&self) -> Task<'_> {
+        Task {
+            network: &self.network,
+            memory: None,
+            forgotten: &self.forgotten,
+            forgotten_out_of_fold: &self.forgotten_out_of_fold,
+            retained: &self.retained,
+            retained_anchor: &self.retained_anchor,
+            holdout: &self.holdout,
+            holdout_out_of_fold: &self.holdout_out_of_fold,
+            seed: 3,
+            device: &self.device,
+        }
+    }
+}

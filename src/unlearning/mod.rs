@@ -1,0 +1,180 @@
+//! Unlearning: one file per method behind one trait, what a result is measured by, and whether
+//! it may be published.
+
+pub mod evidence;
+pub mod gates;
+pub mod iau;
+pub mod memory;
+pub mod rank_test;
+pub mod reference;
+
+use burn::tensor::Device;
+
+use self::{iau::Iau, reference::Reference};
+use crate::domain::{examples::Examples, watch::Watch};
+use crate::nn::{network::Network, weights::WeightsError};
+
+/// How deleted samples are forgotten.
+pub enum Method {
+    /// Exact: training again without them, which is training's work and not an update.
+    Retrain,
+    Update(Box<dyn Update>),
+}
+
+/// The methods that a policy can name.
+pub const NAMES: [&str; 3] = ["iau", "iau-reference", "retrain"];
+
+/// The method of that name with its default parameters; `None` when there is none.
+pub fn by_name(name: &str) -> Option<Method> {
+    match name {
+        "iau" => Some(Method::Update(Box::new(Iau::default()))),
+        "iau-reference" => Some(Method::Update(Box::new(Reference::default()))),
+        "retrain" => Some(Method::Retrain),
+        _ => None,
+    }
+}
+
+/// An approximate method: from a network and the rows to forget to the network that has.
+pub trait Update: Send + Sync {
+    fn name(&self) -> &'static str;
+
+    /// Every hyper-parameter, for the record.
+    fn parameters(&self) -> serde_json::Value;
+
+    /// How many retained rows it wants drawn for it; `None` wants all.
+    fn retained_rows_max(&self) -> Option<usize>;
+
+    /// The same task gives the same network to the bit on one machine.
+    fn update(&self, task: &Task<'_>, watch: &dyn Watch) -> Result<Updated, UnlearningError>;
+}
+
+/// What is to be forgotten, and what there is to do it with. Predictions are natural-log
+/// probabilities, `[rows, classes]` flattened.
+pub struct Task<'a> {
+    /// On a plain device.
+    pub network: &'a Network,
+    /// What the last update of these weights left; `None` after a training.
+    pub memory: Option<&'a [u8]>,
+    pub forgotten: &'a Examples,
+    /// By models that never saw the row.
+    pub forgotten_out_of_fold: &'a [f32],
+    pub retained: &'a Examples,
+    /// By the network at the end of its training.
+    pub retained_anchor: &'a [f32],
+    /// Never trained on; may be empty.
+    pub holdout: &'a Examples,
+    pub holdout_out_of_fold: &'a [f32],
+    pub seed: u64,
+    /// The network's.
+    pub device: &'a Device,
+}
+
+pub struct Updated {
+    /// On a plain device.
+    pub network: Network,
+    /// For the next update of these weights, as safetensors; holds no sample.
+    pub memory: Option<Vec<u8>>,
+    /// Steps taken, why it stopped, losses; for the record.
+    pub details: serde_json::Value,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum UnlearningError {
+    #[error("unlearning was cancelled")]
+    Cancelled,
+    #[error("there are no samples to forget")]
+    NothingToForget,
+    #[error("there are no samples left to hold the network in place; retrain instead")]
+    NothingRetained,
+    #[error("{what} holds {found} numbers, but {expected} are needed")]
+    Size { what: &'static str, expected: usize, found: usize },
+    #[error("{what} have shape {found:?}, but the network takes {expected:?}")]
+    Shape { what: &'static str, expected: Vec<usize>, found: Vec<usize> },
+    #[error("a sample has class {label}, but the network has {classes} classes, counted from 0")]
+    Label { label: u32, classes: usize },
+    #[error("cannot read the memory of earlier updates")]
+    Memory(#[source] WeightsError),
+    #[error("the update left the network with weights that are no numbers; retrain instead")]
+    NotFinite,
+}
+
+impl Task<'_> {
+    /// # Errors
+    /// When a part does not fit the network or the other parts.
+    pub fn check(&self) -> Result<(), UnlearningError> {
+        if self.forgotten.is_empty() {
+            return Err(UnlearningError::NothingToForget);
+        }
+        if self.retained.is_empty() {
+            return Err(UnlearningError::NothingRetained);
+        }
+        let classes = self.network.classes();
+        for (what, examples, predictions) in [
+            ("the forgotten samples", self.forgotten, self.forgotten_out_of_fold),
+            ("the retained samples", self.retained, self.retained_anchor),
+            ("the hold-out samples", self.holdout, self.holdout_out_of_fold),
+        ] {
+            if !examples.is_empty() && examples.shape != self.network.spec().input {
+                let expected = self.network.spec().input.clone();
+                return Err(UnlearningError::Shape {
+                    what,
+                    expected,
+                    found: examples.shape.clone(),
+                });
+            }
+            let (expected, found) = (examples.len() * classes, predictions.len());
+            if expected != found {
+                return Err(UnlearningError::Size { what, expected, found });
+            }
+            let outside = examples.labels.iter().find(|label| **label as usize >= classes);
+            if let Some(label) = outside {
+                return Err(UnlearningError::Label { label: *label, classes });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod fixture;
+
+#[cfg(test)]
+mod tests {
+    use super::{fixture::World, *};
+
+    #[test]
+    fn every_name_has_its_method_and_no_other_has() {
+        for name in NAMES {
+            match by_name(name).unwrap() {
+                Method::Retrain => assert_eq!(name, "retrain"),
+                Method::Update(update) => {
+                    assert_eq!(update.name(), name);
+                    assert!(update.parameters().is_object());
+                }
+            }
+        }
+        assert!(by_name("gradient-ascent").is_none());
+    }
+
+    #[test]
+    fn tasks_that_do_not_fit_are_named() {
+        let world = World::new(40, 20, 3, &Device::flex());
+        world.task().check().unwrap();
+        let none = world.forgotten.select(&[]);
+        let task = Task { forgotten: &none, forgotten_out_of_fold: &[], ..world.task() };
+        assert!(matches!(task.check(), Err(UnlearningError::NothingToForget)));
+        let task = Task { retained: &none, retained_anchor: &[], ..world.task() };
+        assert!(matches!(task.check(), Err(UnlearningError::NothingRetained)));
+        let task = Task { holdout_out_of_fold: &[0.0; 7], ..world.task() };
+        let error = task.check().unwrap_err().to_string();
+        assert!(error.contains("hold-out") && error.contains("200"), "{error}");
+        let mut wrong = world.forgotten.clone();
+        wrong.labels[0] = 10;
+        let task = Task { forgotten: &wrong, ..world.task() };
+        assert!(matches!(task.check(), Err(UnlearningError::Label { label: 10, .. })));
+        let mut wrong = world.retained.clone();
+        wrong.shape = vec![8, 8];
+        let task = Task { retained: &wrong, ..world.task() };
+        assert!(matches!(task.check(), Err(UnlearningError::Shape { .. })));
+    }
+}
