@@ -1,0 +1,183 @@
+//! Follows the ledger: loads what was published, answers from it, and reports which epoch this
+//! process serves. Without a report that the ledger took in time, nothing is answered.
+
+use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+
+use burn::tensor::Device;
+use tokio::{select, task, time::sleep};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    clock::Clock,
+    dataset::encoder::Encoder,
+    domain::{chain::Chain, model::Model, version::Version},
+    nn::{
+        network::Network,
+        prediction,
+        weights::{self, WeightsError},
+    },
+    serving::{
+        registry::{Published, Registry, ReportStart},
+        version::{Predict, ServedVersion},
+    },
+    store::{BlobError, Blobs, Store, StoreError},
+};
+
+/// This process as one of those that answer from the ledger's newest versions.
+pub struct Replica {
+    /// New at each start.
+    pub id: Uuid,
+    pub store: Store,
+    pub blobs: Blobs,
+    pub registry: Arc<Registry>,
+    pub clock: Clock,
+    pub device: Device,
+    /// How long a report allows this process to answer.
+    pub lease_duration: Duration,
+    /// How often the ledger is asked when nothing wakes it; well below the lease's duration.
+    pub poll_interval: Duration,
+}
+
+/// Why a version cannot be served; the one before it goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("the ledger cannot say what to load")]
+    Store(#[from] StoreError),
+    #[error("the model or its version is gone from the ledger")]
+    Gone,
+    #[error("the weights cannot be fetched")]
+    Blob(#[from] BlobError),
+    #[error("the stored encoder cannot be read")]
+    Encoder(#[source] serde_json::Error),
+    #[error("the weights do not make the network")]
+    Weights(#[source] WeightsError),
+    #[error("the network gives {found} probabilities a row for {classes} classes")]
+    Classes { found: usize, classes: usize },
+    #[error("loading panicked")]
+    Panicked(#[source] task::JoinError),
+}
+
+impl Replica {
+    /// Keeps up with the ledger until cancelled; then stops answering and signs off.
+    pub async fn run(&self, cancellation: CancellationToken) {
+        let mut wakeups = self.store.wakeups();
+        loop {
+            if let Err(error) = self.sync().await {
+                metrics::counter!("forgetd_replica_sync_failures_total").increment(1);
+                tracing::warn!(error = %Chain(&error), "cannot follow the ledger");
+            }
+            select! {
+                () = cancellation.cancelled() => break,
+                () = wakeups.next() => {}
+                () = self.registry.departed() => {}
+                () = sleep(self.poll_interval) => {}
+            }
+        }
+        self.registry.fence();
+        if let Err(error) = self.store.retire_replica(self.id).await {
+            tracing::warn!(error = %Chain(&error), "cannot sign off");
+        }
+    }
+
+    /// Loads what is newer in the ledger than here, and reports what is served. A version that
+    /// cannot be loaded is logged and counted; the one before it goes on answering.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read or does not take the report.
+    pub async fn sync(&self) -> Result<(), StoreError> {
+        let epochs = self.store.current_epochs().await?;
+        self.registry.retain(&epochs.iter().map(|(model_id, _)| *model_id).collect());
+        let newer: HashSet<Uuid> = epochs
+            .into_iter()
+            .filter(|(model_id, epoch)| self.registry.epoch(*model_id) < Some(*epoch))
+            .map(|(model_id, _)| model_id)
+            .collect();
+        self.report().await?;
+        if newer.is_empty() {
+            return Ok(());
+        }
+        let mut loading = pin!(self.load_all(newer));
+        // Loading may take longer than the lease.
+        loop {
+            select! {
+                () = &mut loading => break,
+                () = sleep(self.lease_duration / 4) => self.report().await?,
+            }
+        }
+        // What this lets complete, a worker completes: the ledger wakes it.
+        self.report().await
+    }
+
+    async fn load_all(&self, model_ids: HashSet<Uuid>) {
+        for model_id in model_ids {
+            match self.load(model_id).await {
+                Ok(version) => {
+                    let (model, epoch) = (version.model.name.clone(), version.epoch);
+                    if self.registry.publish(version) == Published::Now {
+                        #[expect(clippy::cast_precision_loss, reason = "epochs are small")]
+                        metrics::gauge!("forgetd_served_epoch", "model" => model.to_string())
+                            .set(epoch as f64);
+                        tracing::info!(%model, epoch, "serving a new version");
+                    }
+                }
+                Err(error) => {
+                    metrics::counter!("forgetd_version_load_failures_total").increment(1);
+                    tracing::error!(error = %Chain(&error), %model_id, "cannot load the current version");
+                }
+            }
+        }
+    }
+
+    async fn load(&self, model_id: Uuid) -> Result<ServedVersion, LoadError> {
+        let version = self.store.current_version(model_id).await?.ok_or(LoadError::Gone)?;
+        let model = self.store.model_by_id(model_id).await?.ok_or(LoadError::Gone)?;
+        let weights = self.blobs.get(version.weights).await?;
+        let device = self.device.clone();
+        task::spawn_blocking(move || served(model, version, &weights, &device))
+            .await
+            .map_err(LoadError::Panicked)?
+    }
+
+    async fn report(&self) -> Result<(), StoreError> {
+        let start = ReportStart { monotonic: self.clock.monotonic(), wall: self.clock.now() };
+        let served = self.registry.served();
+        self.store.report_served(self.id, start.wall, self.lease_duration, &served).await?;
+        self.registry.renew_lease(start, self.lease_duration);
+        Ok(())
+    }
+}
+
+/// Builds the network and runs it once, so that its first answer is as fast as the next.
+fn served(
+    model: Model,
+    version: Version,
+    bytes: &[u8],
+    device: &Device,
+) -> Result<ServedVersion, LoadError> {
+    let encoder: Encoder = serde_json::from_value(version.encoder).map_err(LoadError::Encoder)?;
+    let network =
+        weights::from_safetensors(&version.network, bytes, device).map_err(LoadError::Weights)?;
+    let found = network.probabilities(vec![0.0; version.network.input.iter().product()]).len();
+    let classes = encoder.classes().len();
+    if found != classes {
+        return Err(LoadError::Classes { found, classes });
+    }
+    Ok(ServedVersion {
+        model,
+        epoch: version.epoch,
+        weights: version.weights,
+        encoder,
+        network: Box::new(network),
+    })
+}
+
+impl Predict for Network {
+    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
+        let mut probabilities = prediction::log_probabilities_of(self, rows);
+        for value in &mut probabilities {
+            *value = value.exp();
+        }
+        probabilities
+    }
+}
