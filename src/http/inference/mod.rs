@@ -1,0 +1,298 @@
+//! Open Inference Protocol v2: health, metadata, predictions. Errors have its form,
+//! `{"error": ...}`.
+
+mod request;
+mod response;
+mod values;
+
+use std::sync::Arc;
+
+use axum::{
+    Json as Answer,
+    extract::{Request, State as FromState},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use self::{
+    request::InferenceRequest,
+    response::{InferenceResponse, ModelMetadata},
+};
+use crate::{
+    domain::model::ModelName,
+    http::{
+        auth::{Caller, Predicting},
+        body::{self, Segments},
+        documentation::{GuardedInference, NotServed, WithTensors},
+        models::ModelPath,
+        page,
+        problem::Problem,
+        state::State,
+    },
+    serving::registry::{Held, Unserved},
+};
+
+const EPOCH: HeaderName = HeaderName::from_static("forgetd-epoch");
+
+/// An error in the protocol's form.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    error: String,
+}
+
+/// The same problem in the protocol's form; the headers that matter are kept.
+pub fn error_form(problem: &Problem, headers: &HeaderMap) -> Response {
+    let error = format!("{problem}: {}", problem.detail());
+    let mut response = (problem.status(), Answer(ErrorBody { error })).into_response();
+    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
+        if let Some(value) = headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ServerMetadata {
+    name: &'static str,
+    version: &'static str,
+    /// Extensions of the protocol; none.
+    extensions: [&'static str; 0],
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Live {
+    live: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Ready {
+    ready: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ModelReady {
+    name: String,
+    ready: bool,
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct EpochPath {
+    /// Name of a model.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$", example = "digits")]
+    model: String,
+    /// Epoch of the version that is served; no other is.
+    #[param(value_type = u64, minimum = 1, example = 1)]
+    epoch: String,
+}
+
+/// Names the service and its version.
+#[utoipa::path(
+    get, path = "/v2", tag = "inference", operation_id = "read_server",
+    security(("bearer" = [])),
+    responses((status = 200, description = "The service", body = ServerMetadata), GuardedInference)
+)]
+pub async fn server(_: Caller<Predicting>) -> Answer<ServerMetadata> {
+    Answer(ServerMetadata {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        extensions: [],
+    })
+}
+
+/// Whether the process runs. Needs no key.
+#[utoipa::path(
+    get, path = "/v2/health/live", tag = "inference", operation_id = "read_live",
+    responses(
+        (status = 200, description = "It runs", body = Live),
+        (status = 500, description = "An internal error", body = ErrorBody),
+        (status = 503, description = "It does not answer in time", body = ErrorBody),
+    )
+)]
+pub async fn live() -> Answer<Live> {
+    Answer(Live { live: true })
+}
+
+/// Whether predictions may come: some version is warm, and the process is not about to end.
+/// Needs no key.
+#[utoipa::path(
+    get, path = "/v2/health/ready", tag = "inference", operation_id = "read_ready",
+    responses(
+        (status = 200, description = "Ready", body = Ready),
+        (status = 500, description = "An internal error", body = ErrorBody),
+        (status = 503, description = "Not ready", body = ErrorBody,
+         headers(("Retry-After" = u64, description = "Seconds after which to try again"))),
+    )
+)]
+pub async fn ready(FromState(state): FromState<Arc<State>>) -> Result<Answer<Ready>, Problem> {
+    if state.draining.has_begun() {
+        Err(Problem::NotReady("the service is shutting down"))
+    } else if state.registry.is_fenced() {
+        Err(Problem::Fenced)
+    } else if state.registry.is_empty() {
+        Err(Problem::NotReady("no version of any model is loaded yet"))
+    } else {
+        Ok(Answer(Ready { ready: true }))
+    }
+}
+
+/// Tells the inputs and outputs of a model.
+#[utoipa::path(
+    get, path = "/v2/models/{model}", tag = "inference", operation_id = "read_model_metadata",
+    security(("bearer" = [])), params(ModelPath),
+    responses(
+        (status = 200, description = "The model", body = ModelMetadata),
+        NotServed, GuardedInference,
+    )
+)]
+pub async fn model(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<ModelPath>,
+) -> Result<Answer<ModelMetadata>, Problem> {
+    Ok(Answer(ModelMetadata::of(&*held(&state, &path.model)?)))
+}
+
+/// Tells the inputs and outputs of a version.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/versions/{epoch}", tag = "inference",
+    operation_id = "read_version_metadata", security(("bearer" = [])), params(EpochPath),
+    responses(
+        (status = 200, description = "The version", body = ModelMetadata),
+        NotServed, GuardedInference,
+    )
+)]
+pub async fn version(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<EpochPath>,
+) -> Result<Answer<ModelMetadata>, Problem> {
+    Ok(Answer(ModelMetadata::of(&*held_at(&state, &path)?)))
+}
+
+/// Whether a model answers.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/ready", tag = "inference", operation_id = "read_model_ready",
+    security(("bearer" = [])), params(ModelPath),
+    responses(
+        (status = 200, description = "It answers", body = ModelReady),
+        NotServed, GuardedInference,
+    )
+)]
+pub async fn model_ready(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<ModelPath>,
+) -> Result<Answer<ModelReady>, Problem> {
+    let held = held(&state, &path.model)?;
+    Ok(Answer(ModelReady { name: held.model.name.to_string(), ready: true }))
+}
+
+/// Whether a version answers.
+#[utoipa::path(
+    get, path = "/v2/models/{model}/versions/{epoch}/ready", tag = "inference",
+    operation_id = "read_version_ready", security(("bearer" = [])), params(EpochPath),
+    responses(
+        (status = 200, description = "It answers", body = ModelReady),
+        NotServed, GuardedInference,
+    )
+)]
+pub async fn version_ready(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<EpochPath>,
+) -> Result<Answer<ModelReady>, Problem> {
+    let held = held_at(&state, &path)?;
+    Ok(Answer(ModelReady { name: held.model.name.to_string(), ready: true }))
+}
+
+/// Predicts, from the newest version. At most 1,024 rows at once.
+#[utoipa::path(
+    post, path = "/v2/models/{model}/infer", tag = "inference", operation_id = "infer",
+    security(("bearer" = [])), params(ModelPath), request_body = InferenceRequest,
+    responses(
+        (status = 200, description = "Probabilities and labels", body = InferenceResponse,
+         headers(("forgetd-epoch" = u64, description = "The epoch that answered"))),
+        NotServed, WithTensors, GuardedInference,
+    )
+)]
+pub async fn infer(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<ModelPath>,
+    request: Request,
+) -> Result<Response, Problem> {
+    // A model that is not served is told before the body is read; which version answers is
+    // decided after, so that none is held while a slow body comes in.
+    held(&state, &path.model)?;
+    let request = tensors(&state, request).await?;
+    let held = held(&state, &path.model)?;
+    predict(&state, held, request).await
+}
+
+/// Predicts, if this epoch is the one that is served.
+#[utoipa::path(
+    post, path = "/v2/models/{model}/versions/{epoch}/infer", tag = "inference",
+    operation_id = "infer_version", security(("bearer" = [])), params(EpochPath),
+    request_body = InferenceRequest,
+    responses(
+        (status = 200, description = "Probabilities and labels", body = InferenceResponse,
+         headers(("forgetd-epoch" = u64, description = "The epoch that answered"))),
+        NotServed, WithTensors, GuardedInference,
+    )
+)]
+pub async fn infer_version(
+    FromState(state): FromState<Arc<State>>,
+    _: Caller<Predicting>,
+    Segments(path): Segments<EpochPath>,
+    request: Request,
+) -> Result<Response, Problem> {
+    held_at(&state, &path)?;
+    let request = tensors(&state, request).await?;
+    let held = held_at(&state, &path)?;
+    predict(&state, held, request).await
+}
+
+async fn tensors(state: &State, request: Request) -> Result<InferenceRequest, Problem> {
+    let media_type = body::media_type(request.headers());
+    if media_type.as_deref().is_some_and(|media_type| media_type != "application/json") {
+        return Err(Problem::UnsupportedMediaType { expected: "application/json" });
+    }
+    let bytes = body::buffered(request, state, state.limits.body_bytes).await?;
+    serde_json::from_slice(&bytes).map_err(|error| Problem::InvalidInference(error.to_string()))
+}
+
+async fn predict(
+    state: &State,
+    held: Arc<Held>,
+    request: InferenceRequest,
+) -> Result<Response, Problem> {
+    let outputs = request.outputs().map_err(Problem::InvalidInference)?;
+    let rows = request.rows(&held.model.schema).map_err(Problem::InvalidInference)?;
+    let rows = held
+        .encoder
+        .encode_features(&rows)
+        .map_err(|error| Problem::InvalidInference(error.to_string()))?;
+    let probabilities = state.executor.predict(Arc::clone(&held) as _, rows).await?;
+    let answer = InferenceResponse::new(&held, request.id, probabilities, outputs);
+    let mut response = Answer(answer).into_response();
+    response.headers_mut().insert(EPOCH, HeaderValue::from(held.epoch));
+    Ok(response)
+}
+
+fn held(state: &State, name: &str) -> Result<Arc<Held>, Problem> {
+    let name: ModelName = name.parse().map_err(|_| Problem::NotServed)?;
+    state.registry.get(&name).map_err(Problem::from)
+}
+
+fn held_at(state: &State, path: &EpochPath) -> Result<Arc<Held>, Problem> {
+    let held = held(state, &path.model)?;
+    if page::epoch(&path.epoch) == Some(held.epoch) {
+        Ok(held)
+    } else {
+        Err(Unserved::NotLoaded.into())
+    }
+}

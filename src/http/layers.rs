@@ -1,0 +1,121 @@
+//! Around every request: its id, its span, its time limit, its metrics. Bodies, queries and
+//! what a path names are never logged; the route's template is.
+
+use std::{any::Any, sync::Arc};
+
+use axum::{
+    extract::{MatchedPath, Request, State as FromState},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use tracing::{Instrument as _, field};
+
+use crate::http::{inference, problem::Problem, state::State};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+pub async fn observe(
+    FromState(state): FromState<Arc<State>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let started = state.clock.monotonic();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let method = known_method(request.method());
+    let request_id = request_id(request.headers())
+        .unwrap_or_else(|| state.ids.next(state.clock.now()).to_string());
+    let is_inference = request.uri().path().starts_with("/v2");
+    let span = tracing::info_span!(
+        "request",
+        method,
+        route,
+        request_id,
+        status = field::Empty,
+        problem = field::Empty
+    );
+
+    let answer = tokio::time::timeout(state.limits.request_timeout, next.run(request));
+    let mut response = match answer.instrument(span.clone()).await {
+        Ok(response) => response,
+        Err(_) => Problem::TimedOut.into_response(),
+    };
+    if let Some(problem) = response.extensions().get::<Problem>() {
+        span.record("problem", problem.slug());
+        if is_inference {
+            response = inference::error_form(problem, response.headers());
+        }
+    }
+
+    let status = response.status().as_u16();
+    let elapsed = state.clock.monotonic().saturating_duration_since(started);
+    span.record("status", status);
+    span.in_scope(|| tracing::debug!(?elapsed, "answered"));
+    metrics::counter!(
+        "forgetd_http_requests_total",
+        "method" => method, "route" => route.clone(), "status" => status.to_string()
+    )
+    .increment(1);
+    metrics::histogram!(
+        "forgetd_http_request_duration_seconds", "method" => method, "route" => route
+    )
+    .record(elapsed.as_secs_f64());
+
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A panic ends its request, not the process. The panic's message is in the log already, and
+/// might hold what the caller sent: it is not repeated.
+pub fn panicked(_: Box<dyn Any + Send>) -> Response {
+    tracing::error!("a handler panicked");
+    metrics::counter!("forgetd_http_panics_total").increment(1);
+    Problem::Internal.into_response()
+}
+
+/// The caller's id for the request, if it is plain enough to stand in a log.
+fn request_id(headers: &HeaderMap) -> Option<String> {
+    let id = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let fits = (1..=64).contains(&id.len()) && id.bytes().all(plain);
+    fits.then(|| id.to_owned())
+}
+
+/// Callers may make up methods; metrics have room for those that exist.
+fn known_method(method: &Method) -> &'static str {
+    const KNOWN: [Method; 7] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+    ];
+    const NAMES: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    let position = KNOWN.iter().position(|known| known == method);
+    position.map_or("other", |position| NAMES[position])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_request_ids_are_taken_over() {
+        let id = |value: &str| {
+            let value = HeaderValue::from_str(value).unwrap();
+            request_id(&HeaderMap::from_iter([(REQUEST_ID, value)]))
+        };
+        assert_eq!(id("abc-1.2_3").as_deref(), Some("abc-1.2_3"));
+        for odd in ["", "a b", "alice@example.org", &"x".repeat(65)] {
+            assert_eq!(id(odd), None, "{odd}");
+        }
+    }
+}

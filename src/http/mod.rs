@@ -1,0 +1,80 @@
+//! The HTTP interface, and the only place that knows status codes. One file per resource;
+//! `problem.rs` turns every error into an answer.
+
+mod audit_events;
+mod auth;
+mod body;
+mod deletion_requests;
+mod documentation;
+mod inference;
+mod layers;
+mod lineage;
+mod models;
+mod operations;
+mod page;
+mod problem;
+mod samples;
+mod state;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod tombstones;
+mod training_runs;
+mod versions;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::problem::{Problem, Resource};
+pub use self::{
+    auth::{Access, KeyCache},
+    state::{Draining, Limits, State},
+};
+
+/// The whole service as one axum router.
+pub fn router(state: Arc<State>) -> Router {
+    let (router, _) = documented().split_for_parts();
+    router
+        .fallback(async || Problem::NotFound(Resource::Route))
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), layers::observe))
+        .with_state(state)
+}
+
+/// The `OpenAPI` 3.1 document of the same routes.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    documented().into_openapi()
+}
+
+fn documented() -> OpenApiRouter<Arc<State>> {
+    OpenApiRouter::with_openapi(documentation::Document::openapi())
+        .routes(routes!(models::create, models::list))
+        .routes(routes!(models::read))
+        .routes(routes!(samples::ingest))
+        .routes(routes!(lineage::trace))
+        .routes(routes!(training_runs::start, training_runs::list))
+        .routes(routes!(training_runs::read, training_runs::cancel))
+        .routes(routes!(versions::list))
+        .routes(routes!(versions::read))
+        .routes(routes!(versions::contributors))
+        .routes(routes!(tombstones::lift))
+        .routes(routes!(deletion_requests::create, deletion_requests::list))
+        .routes(routes!(deletion_requests::read, deletion_requests::cancel))
+        .routes(routes!(audit_events::list))
+        .routes(routes!(inference::server))
+        .routes(routes!(inference::live))
+        .routes(routes!(inference::ready))
+        .routes(routes!(inference::model))
+        .routes(routes!(inference::model_ready))
+        .routes(routes!(inference::infer))
+        .routes(routes!(inference::version))
+        .routes(routes!(inference::version_ready))
+        .routes(routes!(inference::infer_version))
+        .routes(routes!(operations::openapi_yaml))
+        .routes(routes!(operations::metrics))
+}

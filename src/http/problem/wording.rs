@@ -1,0 +1,138 @@
+//! What each problem is called, and what it says.
+
+use std::borrow::Cow;
+
+use super::{Problem, Resource};
+use crate::store::Conflict;
+
+impl Problem {
+    /// Last part of the type URI, and the title.
+    pub(super) fn words(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Unauthenticated => ("unauthenticated", "No valid API key"),
+            Self::Forbidden(_) => ("forbidden", "The API key does not cover this"),
+            Self::NotFound(resource) => resource.words(),
+            Self::MethodNotAllowed => ("method-not-allowed", "The method is not allowed here"),
+            Self::InvalidQuery(_) => ("invalid-query", "The query is invalid"),
+            Self::InvalidHeader { .. } => ("invalid-header", "A header is invalid"),
+            Self::UnsupportedMediaType { .. } => {
+                ("unsupported-media-type", "The content type is not supported")
+            }
+            Self::BodyTooLarge { .. } => ("body-too-large", "The body is too large"),
+            Self::BodyIncomplete => ("body-incomplete", "The body ended early"),
+            Self::BodyTooSlow => ("body-too-slow", "The body did not come in time"),
+            Self::InvalidJson { .. } => ("invalid-json", "The body is not JSON"),
+            Self::InvalidBody { .. } => ("invalid-body", "The body is not what is asked for"),
+            Self::InvalidModel(_) => ("invalid-model", "The model cannot be built"),
+            Self::ModelExists => ("model-exists", "The model's name is taken"),
+            Self::InvalidSamples { .. } => ("invalid-samples", "The samples are invalid"),
+            Self::SampleConflict { .. } => {
+                ("sample-conflict", "A sample conflicts with what the ledger knows")
+            }
+            Self::NoTargets => ("no-targets", "Nothing is named to be deleted"),
+            Self::TooManyTargets { .. } => ("too-many-targets", "Too many targets at once"),
+            Self::IdempotencyKeyReused => {
+                ("idempotency-key-reused", "The idempotency key came before with another body")
+            }
+            Self::QueueFull { .. } => ("queue-full", "Too many deletion requests wait"),
+            Self::NotCancellable { .. } => {
+                ("not-cancellable", "The deletion request is not queued any more")
+            }
+            Self::TrainingRunActive { .. } => {
+                ("training-run-active", "Such a run waits or runs already")
+            }
+            Self::TrainingRunEnded { .. } => ("training-run-ended", "The run has ended"),
+            Self::InvalidInference(_) => ("invalid-inference", "The inference request is invalid"),
+            Self::NotServed => ("not-served", "The model or version is not served"),
+            Self::NotReady(_) => ("not-ready", "Not ready to answer"),
+            Self::Fenced => ("fenced", "This replica must not answer now"),
+            Self::Busy => ("busy", "Too many predictions wait"),
+            Self::StoreUnavailable => ("store-unavailable", "The ledger cannot be reached"),
+            Self::TimedOut => ("timed-out", "The request took too long"),
+            Self::Internal => ("internal", "An internal error"),
+        }
+    }
+
+    /// What is wrong with this very request.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match self {
+            Self::Unauthenticated => "send `Authorization: Bearer` with a live API key".into(),
+            Self::Forbidden(needed) => {
+                let needed: Vec<_> = needed.iter().map(|scope| scope.as_str()).collect();
+                format!("the key needs the scope {}", needed.join(" or ")).into()
+            }
+            Self::NotFound(resource) => resource.detail().into(),
+            Self::MethodNotAllowed => "the header `Allow` lists the methods".into(),
+            Self::InvalidQuery(detail)
+            | Self::InvalidModel(detail)
+            | Self::InvalidInference(detail)
+            | Self::InvalidJson { detail, .. }
+            | Self::InvalidBody { detail, .. }
+            | Self::InvalidSamples { detail, .. } => detail.clone().into(),
+            Self::InvalidHeader { name, detail } => format!("`{name}` {detail}").into(),
+            Self::UnsupportedMediaType { expected } => format!("send it as {expected}").into(),
+            Self::BodyTooLarge { limit_bytes } => {
+                format!("the limit is {limit_bytes} bytes").into()
+            }
+            Self::BodyIncomplete => "the connection ended within the body".into(),
+            Self::BodyTooSlow => "send the whole body sooner, or in parts".into(),
+            Self::ModelExists => "choose another name; models are not replaced".into(),
+            Self::SampleConflict { conflict, .. } => match conflict {
+                Conflict::Exists => "a sample of this id is there already",
+                Conflict::SampleDeleted => "a sample of this id was deleted",
+                Conflict::SubjectDeleted => "the sample's subject asked to be forgotten",
+            }
+            .into(),
+            Self::NoTargets => "name at least one subject or sample".into(),
+            Self::TooManyTargets { found, limit } => {
+                format!("{found} targets are named, but at most {limit} go into one request").into()
+            }
+            Self::IdempotencyKeyReused => "use a new key for a new request".into(),
+            Self::QueueFull { limit } => format!("{limit} requests wait already").into(),
+            Self::NotCancellable { state } => {
+                format!("it is {state}; only queued requests can be cancelled").into()
+            }
+            Self::TrainingRunActive { kind, id } => format!("{kind} run {id}").into(),
+            Self::TrainingRunEnded { state } => {
+                format!("it is {} and cannot be cancelled", state.as_str()).into()
+            }
+            Self::NotServed => {
+                "there is no such model, it has no version yet, or another epoch answers".into()
+            }
+            Self::NotReady(why) => (*why).into(),
+            Self::Fenced => "it has not been able to report to the ledger in time".into(),
+            Self::Busy => "the inference queue is full".into(),
+            Self::StoreUnavailable => "nothing was changed; try again".into(),
+            Self::TimedOut => "it may have taken effect or not; ask, or repeat it with the same \
+                               `Idempotency-Key`"
+                .into(),
+            Self::Internal => "the request id leads to the cause in the service's log".into(),
+        }
+    }
+}
+
+impl Resource {
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Route => ("unknown-route", "There is nothing at this path"),
+            Self::Model => ("unknown-model", "There is no such model"),
+            Self::Version => ("unknown-version", "There is no such version"),
+            Self::TrainingRun => ("unknown-training-run", "There is no such run"),
+            Self::DeletionRequest => {
+                ("unknown-deletion-request", "There is no such deletion request")
+            }
+            Self::Tombstone => ("unknown-tombstone", "There is no such tombstone"),
+        }
+    }
+
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Route => "/openapi.yaml lists what there is",
+            Self::Model => "no model has this name",
+            Self::Version => "the model has no version of this epoch",
+            Self::TrainingRun => "the model has no run of this id",
+            Self::DeletionRequest => "no deletion request has this id",
+            Self::Tombstone => "nothing of this name was deleted from the model",
+        }
+    }
+}
