@@ -1,0 +1,155 @@
+//! Training and settlement: the same recipe over every live sample that no request names.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::{
+    dataset::encoder::Encoder,
+    domain::{
+        model::Model,
+        network::NetworkSpec,
+        sample::{SamplePredictions, Split, StoredSample},
+        version::{Cause, VersionMetrics},
+        watch::Watch,
+    },
+    nn::{cross_fitting::cross_fit, device::DeviceKind, prediction, training, weights},
+    store::{Claimed, NewVersion, Publication},
+};
+
+use super::{JobError, Worker, lease::Holding};
+
+/// Rows read from the ledger at a time.
+const PAGE_ROWS: u32 = 4_096;
+
+impl Worker {
+    /// Trains on all live samples and publishes. Serves training runs, settlements, and batches
+    /// whose update did not pass its gates, whose `evidence` then says why.
+    pub(super) async fn retrain(
+        &self,
+        claimed: &Claimed,
+        holding: &Holding,
+        cause: Cause,
+        evidence: Option<serde_json::Value>,
+    ) -> Result<Option<u64>, JobError> {
+        let model = &claimed.model;
+        let parent_epoch = self.store.current_version(model.id).await?.map(|parent| parent.epoch);
+        let train = self.load(model.id, Split::Train, holding).await?;
+        let holdout = self.load(model.id, Split::Holdout, holding).await?;
+        if train.is_empty() {
+            return Err(JobError::NoSamples);
+        }
+        let (device, watch, owned) = (self.options.device, holding.watch(), model.clone());
+        let trained = self
+            .compute
+            .run(move || Trained::fit(&owned, &train, holdout, device, watch.as_ref()))
+            .await;
+        holding.check()?;
+        let trained = trained?;
+        let weights = self.blobs.put(trained.weights).await?;
+        let publication = Publication {
+            lease: claimed.lease,
+            now: self.now(),
+            version: Some(NewVersion {
+                cause,
+                parent_epoch,
+                weights,
+                memory: None,
+                network: trained.network,
+                encoder: trained.encoder,
+                classes: trained.classes,
+                metrics: trained.metrics,
+                method: json!({"name": "retrain", "recipe": model.recipe}),
+            }),
+            predictions: Some(trained.predictions),
+            evidence,
+        };
+        Ok(self.store.publish(&publication).await?)
+    }
+
+    async fn load(
+        &self,
+        model_id: Uuid,
+        split: Split,
+        holding: &Holding,
+    ) -> Result<Vec<StoredSample>, JobError> {
+        let mut samples: Vec<StoredSample> = Vec::new();
+        loop {
+            holding.check()?;
+            let after = samples.last().map_or(-1, |sample| sample.ordinal);
+            let page = self.store.samples(model_id, split, after, PAGE_ROWS).await?;
+            if page.is_empty() {
+                return Ok(samples);
+            }
+            samples.extend(page);
+        }
+    }
+}
+
+/// What a training run makes, ready to be stored.
+struct Trained {
+    network: NetworkSpec,
+    encoder: serde_json::Value,
+    classes: Vec<String>,
+    weights: Vec<u8>,
+    predictions: Vec<SamplePredictions>,
+    metrics: VersionMetrics,
+}
+
+impl Trained {
+    fn fit(
+        model: &Model,
+        train: &[StoredSample],
+        mut holdout: Vec<StoredSample>,
+        device: DeviceKind,
+        watch: &dyn Watch,
+    ) -> Result<Self, JobError> {
+        let device = device.device();
+        let encoder = Encoder::fit(&model.schema, train)?;
+        let classes = encoder.classes().to_vec();
+        let spec = model.architecture.resolve(&encoder.input_shape(), classes.len())?;
+        // A label that no training sample has cannot be predicted, nor measure anything.
+        holdout.retain(|sample| classes.contains(&sample.label));
+        let (train_rows, holdout_rows) = (encoder.encode(train)?, encoder.encode(&holdout)?);
+
+        let network = training::train(&spec, &train_rows, &model.recipe, &device, watch)?;
+        let folds = cross_fit(&spec, &train_rows, &holdout_rows, &model.recipe, &device, watch)?;
+        let train_anchors = prediction::log_probabilities(&network, &train_rows);
+        let holdout_anchors = prediction::log_probabilities(&network, &holdout_rows);
+
+        let mut predictions = paired(train, &folds.train, &train_anchors, classes.len());
+        predictions.extend(paired(&holdout, &folds.holdout, &holdout_anchors, classes.len()));
+        let metrics = VersionMetrics {
+            holdout_accuracy: prediction::accuracy(&holdout_anchors, &holdout_rows.labels),
+            holdout_loss: prediction::mean_cross_entropy(&holdout_anchors, &holdout_rows.labels),
+            samples: train.len() as u64,
+        };
+        Ok(Self {
+            encoder: serde_json::to_value(&encoder)
+                .map_err(|error| JobError::Damaged(error.to_string()))?,
+            classes,
+            weights: weights::to_safetensors(&network),
+            predictions,
+            metrics,
+            network: spec,
+        })
+    }
+}
+
+/// Each sample with its rows of two `[samples, classes]` matrices of log-probabilities.
+fn paired(
+    samples: &[StoredSample],
+    out_of_fold: &[f32],
+    anchors: &[f32],
+    classes: usize,
+) -> Vec<SamplePredictions> {
+    let rows = out_of_fold.chunks_exact(classes).zip(anchors.chunks_exact(classes));
+    samples
+        .iter()
+        .zip(rows)
+        .map(|(sample, (out_of_fold, anchor))| SamplePredictions {
+            sample_id: sample.id,
+            out_of_fold: out_of_fold.to_vec(),
+            anchor: anchor.to_vec(),
+        })
+        .collect()
+}

@@ -1,0 +1,251 @@
+//! The way of a batch: load, update, measure, judge, publish.
+
+use rand::seq::index;
+use serde_json::json;
+
+use crate::{
+    dataset::encoder::Encoder,
+    domain::watch::Watch,
+    domain::{
+        examples::Examples,
+        sample::{SamplePredictions, Split, StoredSample},
+        version::{Cause, Version, VersionMetrics},
+    },
+    nn::{device::DeviceKind, weights},
+    store::{Claimed, NewVersion, Publication},
+    unlearning::{
+        self, Method, Task, Update,
+        evidence::{self, Evidence},
+        gates,
+    },
+};
+
+use super::{JobError, Worker, lease::Holding, rng_of, seed_of};
+
+/// Hold-out rows that evidence and stopping rule see at most.
+const HOLDOUT_ROWS_MAX: usize = 2_048;
+
+/// What an update computes on; owned, so that it can move to the computing threads.
+struct Batch {
+    parent: Version,
+    weights: Vec<u8>,
+    memory: Option<Vec<u8>>,
+    forgotten: Rows,
+    retained: Rows,
+    holdout: Rows,
+    seed: u64,
+}
+
+/// Samples as a network reads them, with what models said of them.
+struct Rows {
+    examples: Examples,
+    /// `[rows, classes]` log-probabilities.
+    out_of_fold: Vec<f32>,
+    anchor: Vec<f32>,
+}
+
+/// An update that was computed and measured, but not judged yet.
+struct Updated {
+    weights: Vec<u8>,
+    memory: Option<Vec<u8>>,
+    method: serde_json::Value,
+    evidence: Evidence,
+}
+
+impl Worker {
+    /// Serves a batch: an update that passes its gates is published, one that fails them gives
+    /// way to a retraining. Returns the epoch that is current afterwards.
+    pub(super) async fn unlearn(
+        &self,
+        claimed: &Claimed,
+        holding: &Holding,
+    ) -> Result<Option<u64>, JobError> {
+        let model_id = claimed.model.id;
+        let forgotten = self.store.batch_samples(claimed.job.id).await?;
+        let parent = self.store.current_version(model_id).await?;
+        let (Some(parent), false) = (parent, forgotten.is_empty()) else {
+            return self.erase_only(claimed).await;
+        };
+        let Some(Method::Update(update)) = unlearning::by_name(&claimed.model.policy.method) else {
+            return self.retrain(claimed, holding, Cause::Settled, None).await;
+        };
+        let batch = self.load_batch(claimed, parent, forgotten, update.as_ref()).await?;
+        holding.check()?;
+
+        let (device, watch) = (self.options.device, holding.watch());
+        let parent = batch.parent.clone();
+        let updated =
+            self.compute.run(move || batch.apply(update.as_ref(), device, watch.as_ref())).await;
+        holding.check()?;
+        let updated = updated?;
+
+        let evidence = json!(updated.evidence);
+        let tolerance = claimed.model.policy.holdout_accuracy_tolerance;
+        if let Err(failure) = gates::judge(&updated.evidence, tolerance) {
+            tracing::warn!(%failure, "the update is not published; retraining instead");
+            metrics::counter!("forgetd_gate_failures_total").increment(1);
+            let evidence = json!({"update": evidence, "gate_failure": failure.to_string()});
+            return self.retrain(claimed, holding, Cause::Settled, Some(evidence)).await;
+        }
+        self.publish_update(claimed, &parent, updated, evidence).await
+    }
+
+    /// The batch's samples are in no weights (held out, or ingested since the last training):
+    /// there is nothing to unlearn, only content to erase.
+    async fn erase_only(&self, claimed: &Claimed) -> Result<Option<u64>, JobError> {
+        let publication = Publication {
+            lease: claimed.lease,
+            now: self.now(),
+            version: None,
+            predictions: None,
+            evidence: None,
+        };
+        Ok(self.store.publish(&publication).await?)
+    }
+
+    async fn publish_update(
+        &self,
+        claimed: &Claimed,
+        parent: &Version,
+        updated: Updated,
+        evidence: serde_json::Value,
+    ) -> Result<Option<u64>, JobError> {
+        let weights = self.blobs.put(updated.weights).await?;
+        let memory = match updated.memory {
+            Some(bytes) => Some(self.blobs.put(bytes).await?),
+            None => None,
+        };
+        let forgotten = updated.evidence.samples;
+        let publication = Publication {
+            lease: claimed.lease,
+            now: self.now(),
+            version: Some(NewVersion {
+                cause: Cause::Unlearned,
+                parent_epoch: Some(parent.epoch),
+                weights,
+                memory,
+                network: parent.network.clone(),
+                encoder: parent.encoder.clone(),
+                classes: parent.classes.clone(),
+                metrics: VersionMetrics {
+                    holdout_accuracy: updated.evidence.holdout_accuracy_after,
+                    holdout_loss: updated.evidence.holdout_loss_after,
+                    samples: parent.metrics.samples.saturating_sub(forgotten),
+                },
+                method: updated.method,
+            }),
+            predictions: None,
+            evidence: Some(evidence),
+        };
+        Ok(self.store.publish(&publication).await?)
+    }
+
+    async fn load_batch(
+        &self,
+        claimed: &Claimed,
+        parent: Version,
+        forgotten: Vec<(StoredSample, SamplePredictions)>,
+        update: &dyn Update,
+    ) -> Result<Batch, JobError> {
+        let model_id = claimed.model.id;
+        let weights = self.blobs.get(parent.weights).await?;
+        let memory = match parent.memory {
+            Some(digest) => Some(self.blobs.get(digest).await?),
+            None => None,
+        };
+        let retained_max = update.retained_rows_max().unwrap_or(usize::MAX);
+        let retained = self.draw(claimed, Split::Train, retained_max).await?;
+        let holdout = self.draw(claimed, Split::Holdout, HOLDOUT_ROWS_MAX).await?;
+        let encoder: Encoder = serde_json::from_value(parent.encoder.clone())
+            .map_err(|error| JobError::Damaged(format!("encoder of {model_id}: {error}")))?;
+        Ok(Batch {
+            weights,
+            memory,
+            forgotten: Rows::encode(&encoder, forgotten)?,
+            retained: Rows::encode(&encoder, retained)?,
+            holdout: Rows::encode(&encoder, holdout)?,
+            seed: seed_of(claimed.job.id),
+            parent,
+        })
+    }
+
+    /// At most about `rows_max` live samples of a split, drawn at random by their ordinals: the
+    /// cost depends on what is drawn, not on how many samples there are. The job's id decides the
+    /// draw.
+    async fn draw(
+        &self,
+        claimed: &Claimed,
+        split: Split,
+        rows_max: usize,
+    ) -> Result<Vec<(StoredSample, SamplePredictions)>, JobError> {
+        let model_id = claimed.model.id;
+        let Some(last) = self.store.last_ordinal(model_id).await? else { return Ok(Vec::new()) };
+        let all = usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1);
+        // Both splits share the ordinals, and some are deleted: look at twice as many.
+        let looked_at = rows_max.saturating_mul(2).min(all);
+        let ordinals: Vec<i64> = index::sample(&mut rng_of(claimed.job.id), all, looked_at)
+            .into_iter()
+            .filter_map(|ordinal| i64::try_from(ordinal).ok())
+            .collect();
+        let mut rows = Vec::new();
+        for page in ordinals.chunks(4_096) {
+            rows.extend(self.store.samples_at(model_id, split, page).await?);
+            if rows.len() >= rows_max {
+                break;
+            }
+        }
+        rows.truncate(rows_max);
+        Ok(rows)
+    }
+}
+
+impl Batch {
+    fn apply(
+        self,
+        update: &dyn Update,
+        device: DeviceKind,
+        watch: &dyn Watch,
+    ) -> Result<Updated, JobError> {
+        let device = device.device();
+        let network = weights::from_safetensors(&self.parent.network, &self.weights, &device)?;
+        let task = Task {
+            network: &network,
+            memory: self.memory.as_deref(),
+            forgotten: &self.forgotten.examples,
+            forgotten_out_of_fold: &self.forgotten.out_of_fold,
+            retained: &self.retained.examples,
+            retained_anchor: &self.retained.anchor,
+            holdout: &self.holdout.examples,
+            holdout_out_of_fold: &self.holdout.out_of_fold,
+            seed: self.seed,
+            device: &device,
+        };
+        let updated = update.update(&task, watch)?;
+        let evidence = evidence::measure(&task, &updated.network);
+        Ok(Updated {
+            weights: weights::to_safetensors(&updated.network),
+            memory: updated.memory,
+            method: json!({
+                "name": update.name(),
+                "parameters": update.parameters(),
+                "seed": self.seed,
+                "details": updated.details,
+            }),
+            evidence,
+        })
+    }
+}
+
+impl Rows {
+    fn encode(
+        encoder: &Encoder,
+        rows: Vec<(StoredSample, SamplePredictions)>,
+    ) -> Result<Self, JobError> {
+        let (samples, predictions): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        Ok(Self {
+            examples: encoder.encode(&samples)?,
+            out_of_fold: predictions.iter().flat_map(|row| &row.out_of_fold).copied().collect(),
+            anchor: predictions.iter().flat_map(|row| &row.anchor).copied().collect(),
+        })
+    }
+}

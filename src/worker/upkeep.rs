@@ -1,0 +1,217 @@
+//! What any worker may do at any time, twice without harm: completing what every replica has
+//! reached, calling for settlements, destroying superseded weights, sweeping orphans.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        chain::Chain,
+        job::{JobKind, JobState},
+        model::{Model, SettlementPolicy},
+        timestamp::Timestamp,
+        version::Version,
+    },
+    store::{Enqueued, StoreError},
+};
+
+use super::Worker;
+
+/// Signals come in bursts; between two passes lies at least this.
+const PAUSE: Duration = Duration::from_millis(20);
+
+const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
+
+/// Rows that one pass of upkeep handles of each kind; the next pass goes on.
+const PAGE: u32 = 100;
+
+/// A blob that no version names after this long was left by a crash between storing the blob and
+/// publishing the version, which lie milliseconds apart.
+const ORPHAN_AGE: Duration = Duration::from_hours(1);
+
+/// A settlement that failed for good is called for again after this long.
+const FAILED_PAUSE: Duration = Duration::from_hours(1);
+
+impl Worker {
+    /// Passes after each signal, or each `poll_interval` without one, until `shutdown`.
+    pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
+        let mut wakeups = self.store.wakeups();
+        let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+        while !shutdown.is_cancelled() {
+            if let Err(error) = self.upkeep().await {
+                warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
+            }
+            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = wakeups.next() => {}
+                () = tokio::time::sleep(self.options.poll_interval) => {}
+                _ = sweeps.tick() => {
+                    if let Err(error) = self.sweep_orphans().await {
+                        warn!(error = %Chain(&error), "orphaned blobs were not swept");
+                    }
+                }
+            }
+        }
+    }
+
+    /// # Errors
+    /// When the ledger cannot be used; everything is tried again at the next pass.
+    async fn upkeep(&self) -> Result<(), StoreError> {
+        let completed = self.store.complete_propagated(self.now()).await?;
+        for id in &completed {
+            info!(deletion_request_id = %id, "completed");
+        }
+        metrics::counter!("forgetd_deletions_completed_total").increment(completed.len() as u64);
+        self.remove_superseded_weights().await?;
+        self.call_for_settlements().await?;
+        metrics::gauge!("forgetd_deletion_queue_depth").set(self.store.queue_depth().await? as f64);
+        Ok(())
+    }
+
+    async fn remove_superseded_weights(&self) -> Result<(), StoreError> {
+        for (model_id, epoch, digests) in self.store.superseded(self.now(), PAGE).await? {
+            for digest in digests {
+                if let Err(error) = self.blobs.remove(digest).await {
+                    warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
+                    return Ok(());
+                }
+            }
+            self.store.mark_weights_removed(model_id, epoch, self.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes blobs that a crash left without a version.
+    ///
+    /// # Errors
+    /// When the ledger cannot be asked whether a blob is in use.
+    async fn sweep_orphans(&self) -> Result<(), StoreError> {
+        let old = match self.blobs.older_than(ORPHAN_AGE, self.now()).await {
+            Ok(old) => old,
+            Err(error) => {
+                warn!(error = %Chain(&error), "the object store could not be listed");
+                return Ok(());
+            }
+        };
+        for digest in old {
+            if self.store.is_referenced(digest).await? {
+                continue;
+            }
+            match self.blobs.remove(digest).await {
+                Ok(()) => info!(%digest, "removed an orphaned blob"),
+                Err(error) => warn!(error = %Chain(&error), "an orphaned blob stays for now"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn call_for_settlements(&self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let models = self.store.models(after, PAGE).await?;
+            let Some(last) = models.last() else { return Ok(()) };
+            after = Some(last.id);
+            for model in &models {
+                self.call_for_settlement(model).await?;
+            }
+        }
+    }
+
+    async fn call_for_settlement(&self, model: &Model) -> Result<(), StoreError> {
+        let (requests, oldest) = self.store.unsettled(model.id).await?;
+        let Some(oldest) = oldest else { return Ok(()) };
+        let policy = &model.policy.settlement;
+        let dropped = match policy.after_accuracy_drop {
+            Some(_) => self.accuracy_drop(model.id).await?,
+            None => None,
+        };
+        if !is_due(policy, requests, oldest, dropped, self.now()) {
+            return Ok(());
+        }
+        if self.failed_lately(model.id).await? {
+            return Ok(());
+        }
+        let id = self.ids.next(self.now());
+        let queued = self.store.enqueue_job(id, model.id, JobKind::Settlement, self.now()).await?;
+        if matches!(queued, Enqueued::Queued(_)) {
+            info!(model = %model.name, requests, "a settlement is due");
+        }
+        Ok(())
+    }
+
+    /// Whether the last settlement failed for good less than `FAILED_PAUSE` ago.
+    async fn failed_lately(&self, model_id: Uuid) -> Result<bool, StoreError> {
+        let last = self.store.jobs(model_id, Some(JobKind::Settlement), None, 1).await?;
+        Ok(last.first().is_some_and(|job| {
+            job.state == JobState::Failed
+                && job.finished_at.is_none_or(|at| self.now().since(at) < FAILED_PAUSE)
+        }))
+    }
+
+    /// How far the hold-out accuracy lies below the last exactly trained version's.
+    async fn accuracy_drop(&self, model_id: Uuid) -> Result<Option<f64>, StoreError> {
+        let Some(current) = self.store.current_version(model_id).await? else { return Ok(None) };
+        let mut below = None;
+        loop {
+            let versions = self.store.versions(model_id, below, PAGE).await?;
+            let Some(last) = versions.last() else { return Ok(None) };
+            below = Some(last.epoch);
+            if let Some(exact) = versions.iter().find(|version| version.cause.is_exact()) {
+                return Ok(drop_between(exact, &current));
+            }
+        }
+    }
+}
+
+fn drop_between(exact: &Version, current: &Version) -> Option<f64> {
+    Some(exact.metrics.holdout_accuracy? - current.metrics.holdout_accuracy?)
+}
+
+fn is_due(
+    policy: &SettlementPolicy,
+    requests: u64,
+    oldest: Timestamp,
+    accuracy_drop: Option<f64>,
+    now: Timestamp,
+) -> bool {
+    let by_count = policy.after_requests.is_some_and(|limit| requests >= u64::from(limit));
+    let by_age =
+        policy.after_age_s.is_some_and(|limit| now.since(oldest) >= Duration::from_secs(limit));
+    let by_drift = match (policy.after_accuracy_drop, accuracy_drop) {
+        (Some(limit), Some(dropped)) => dropped > limit,
+        (None, _) | (_, None) => false,
+    };
+    by_count || by_age || by_drift
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whichever_limit_is_reached_first_makes_a_settlement_due() {
+        let policy = SettlementPolicy {
+            after_requests: Some(3),
+            after_age_s: Some(60),
+            after_accuracy_drop: Some(0.02),
+            preemptions_max: 3,
+        };
+        let start = Timestamp::from_micros(0);
+        let at = |seconds| start.plus(Duration::from_secs(seconds));
+        assert!(!is_due(&policy, 2, start, Some(0.02), at(59)));
+        assert!(is_due(&policy, 3, start, None, at(0)));
+        assert!(is_due(&policy, 1, start, None, at(60)));
+        assert!(is_due(&policy, 1, start, Some(0.021), at(0)));
+        let never = SettlementPolicy {
+            after_requests: None,
+            after_age_s: None,
+            after_accuracy_drop: None,
+            preemptions_max: 3,
+        };
+        assert!(!is_due(&never, 1_000, start, Some(0.9), at(1_000_000)));
+    }
+}
