@@ -2,4 +2,14 @@
 //!
 //! ARCHITECTURE.md maps the floors; modules import only from the floors below their own.
 
+pub mod app;
+pub mod cli;
+pub mod clock;
+pub mod dataset;
 pub mod domain;
+pub mod http;
+pub mod nn;
+pub mod serving;
+pub mod store;
+pub mod unlearning;
+pub mod worker;

@@ -1,0 +1,288 @@
+//! The configuration: one TOML file, then `FORGETD_*` environment variables, then flags; the
+//! later wins. Unknown keys are errors, and secrets are never printed.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::nn::device::DeviceKind;
+
+/// `FORGETD_HTTP__LISTEN` sets `http.listen`.
+const ENVIRONMENT_PREFIX: &str = "FORGETD_";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub ledger: LedgerConfig,
+    pub http: HttpConfig,
+    pub serving: ServingConfig,
+    pub worker: WorkerConfig,
+    pub telemetry: TelemetryConfig,
+}
+
+/// Where everything durable lies.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LedgerConfig {
+    /// Holds whatever the other keys do not place elsewhere; created with mode 0700.
+    pub data_dir: PathBuf,
+    /// `sqlite:///path` or `postgres://...`; `forgetd.sqlite` in the data folder when absent.
+    /// May hold a password, hence a secret.
+    pub database_url: Option<SecretString>,
+    /// `file:///path`, `s3://bucket/prefix`, `gs://...` or `az://...`; the folder `blobs` in the
+    /// data folder when absent. Replicas must share it.
+    pub blobs_url: Option<String>,
+    /// 64 hexadecimal digits: the key under which identifiers become pseudonyms. Made at the
+    /// first start in `service-key` of the data folder when absent. Replicas must share it.
+    pub service_key: Option<SecretString>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// Largest body of an ingestion.
+    pub ingestion_bytes_max: usize,
+    /// Largest body of any other request.
+    pub body_bytes_max: usize,
+    /// Deletion requests that may wait; beyond it a POST is answered 429.
+    pub deletion_queue_max: u64,
+    pub request_timeout_s: u64,
+    /// After SIGTERM the service is not ready for this long while it still answers, so that
+    /// balancers notice.
+    pub drain_delay_s: u64,
+    /// How long requests in flight have then.
+    pub drain_timeout_s: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServingConfig {
+    pub device: DeviceKind,
+    /// Threads that predict.
+    pub threads: usize,
+    /// Predictions that may wait; beyond it a request is answered 429.
+    pub queue_max: usize,
+    /// A replica that cannot reach the ledger for this long stops answering.
+    pub lease_s: u64,
+    /// The longest time until a new version is noticed without a signal.
+    pub poll_s: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Threads that train and unlearn.
+    pub threads: usize,
+    /// A worker that cannot reach the ledger for this long loses its job to another.
+    pub lease_s: u64,
+    pub poll_s: u64,
+    /// Attempts at one job before it fails for good.
+    pub attempts_max: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TelemetryConfig {
+    /// `tracing` directives, e.g. `info` or `forgetd=debug,sqlx=warn`.
+    pub log: String,
+    pub format: LogFormat,
+    /// OTLP/HTTP endpoint that traces go to, e.g. `http://127.0.0.1:4318/v1/traces`.
+    pub otlp_endpoint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Text,
+    Json,
+}
+
+impl Default for LedgerConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("forgetd-data"),
+            database_url: None,
+            blobs_url: None,
+            service_key: None,
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            ingestion_bytes_max: 64 << 20,
+            body_bytes_max: 4 << 20,
+            deletion_queue_max: 100_000,
+            request_timeout_s: 30,
+            drain_delay_s: 0,
+            drain_timeout_s: 20,
+        }
+    }
+}
+
+impl Default for ServingConfig {
+    fn default() -> Self {
+        Self { device: DeviceKind::Flex, threads: 2, queue_max: 1_024, lease_s: 15, poll_s: 1 }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self { threads: 1, lease_s: 20, poll_s: 1, attempts_max: 5 }
+    }
+}
+
+impl Default for TelemetryConfig {
+    fn default() -> Self {
+        Self { log: "info".into(), format: LogFormat::Auto, otlp_endpoint: None }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("the configuration cannot be used: {0}")]
+    Invalid(#[from] Box<figment::Error>),
+    #[error("the configuration file {0} does not exist")]
+    Missing(PathBuf),
+    #[error("`{key}` is {value}, but must be {range}")]
+    Range { key: &'static str, value: String, range: &'static str },
+}
+
+/// What the command line may override.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    pub data_dir: Option<PathBuf>,
+    pub listen: Option<SocketAddr>,
+}
+
+impl Config {
+    /// # Errors
+    /// When a file is missing or broken, a key is unknown, or a value out of range.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::new();
+        if let Some(file) = file {
+            if !file.exists() {
+                return Err(ConfigError::Missing(file.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        // A key has a section; FORGETD_CONFIG and other names without one are not keys.
+        let environment =
+            Env::prefixed(ENVIRONMENT_PREFIX).filter(|key| key.as_str().contains("__")).split("__");
+        figment = figment.merge(environment);
+        if let Some(data_dir) = &overrides.data_dir {
+            figment = figment.merge(Serialized::default("ledger.data_dir", data_dir));
+        }
+        if let Some(listen) = &overrides.listen {
+            figment = figment.merge(Serialized::default("http.listen", listen));
+        }
+        let config: Self = figment.extract().map_err(Box::new)?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let seconds = |key, value: u64| within(key, value, 1, 3_600, "1 to 3600 seconds");
+        let threads = |key, value: usize| within(key, value as u64, 1, 1_024, "1 to 1024");
+        let bytes = |key, value: usize| {
+            within(key, value as u64, 1_024, 1 << 32, "1024 to 4294967296 bytes")
+        };
+        seconds("http.request_timeout_s", self.http.request_timeout_s)?;
+        within("http.drain_delay_s", self.http.drain_delay_s, 0, 600, "0 to 600 seconds")?;
+        seconds("http.drain_timeout_s", self.http.drain_timeout_s)?;
+        seconds("serving.lease_s", self.serving.lease_s)?;
+        seconds("serving.poll_s", self.serving.poll_s)?;
+        seconds("worker.lease_s", self.worker.lease_s)?;
+        seconds("worker.poll_s", self.worker.poll_s)?;
+        threads("serving.threads", self.serving.threads)?;
+        threads("worker.threads", self.worker.threads)?;
+        bytes("http.ingestion_bytes_max", self.http.ingestion_bytes_max)?;
+        bytes("http.body_bytes_max", self.http.body_bytes_max)?;
+        let attempts = u64::from(self.worker.attempts_max);
+        within("worker.attempts_max", attempts, 1, 100, "1 to 100")?;
+        within("http.deletion_queue_max", self.http.deletion_queue_max, 1, u64::MAX, "at least 1")?;
+        within("serving.queue_max", self.serving.queue_max as u64, 1, 1 << 20, "1 to 1048576")
+    }
+}
+
+fn within(
+    key: &'static str,
+    value: u64,
+    least: u64,
+    most: u64,
+    range: &'static str,
+) -> Result<(), ConfigError> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(ConfigError::Range { key, value: value.to_string(), range })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(Some(file.path()), &Overrides::default())
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = load("[http]\nlistne = \"127.0.0.1:1\"").unwrap_err().to_string();
+        assert!(error.contains("listne"), "{error}");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused_by_name() {
+        let error = load("[worker]\nlease_s = 0").unwrap_err().to_string();
+        assert!(error.contains("worker.lease_s"), "{error}");
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let config = load("[ledger]\ndatabase_url = \"postgres://u:hunter2@db/f\"").unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "[http]\nlisten = \"127.0.0.1:1\"").unwrap();
+        let overrides =
+            Overrides { listen: Some("127.0.0.1:2".parse().unwrap()), ..Overrides::default() };
+        let config = Config::load(Some(file.path()), &overrides).unwrap();
+        assert_eq!(config.http.listen.port(), 2);
+    }
+
+    #[test]
+    fn the_file_in_deploy_shows_every_key_with_its_default() {
+        let text = include_str!("../../deploy/forgetd.toml");
+        let config = load(text).unwrap();
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
+        for key in ["drain_delay_s", "poll_s", "attempts_max", "otlp_endpoint", "service_key"] {
+            assert!(text.contains(key), "{key} is not shown");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Some(Path::new("/no/such.toml")), &Overrides::default());
+        assert!(error.unwrap_err().to_string().contains("/no/such.toml"));
+    }
+}

@@ -1,0 +1,241 @@
+//! The composition root: from a configuration to a running service, and its orderly end.
+
+pub mod config;
+mod ledger;
+pub mod telemetry;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    clock::{Clock, Ids},
+    http::{self, Access, Draining, Limits, State},
+    serving::{executor::Executor, registry::Registry, replica::Replica},
+    store::{Store, StoreError},
+    unlearning,
+    worker::{Worker, WorkerOptions},
+};
+
+use config::Config;
+pub use ledger::{Ledger, LedgerError};
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Answers predictions, takes requests.
+    Api,
+    /// Trains, unlearns, settles.
+    Worker,
+}
+
+impl Role {
+    pub const ALL: [Self; 2] = [Self::Api, Self::Worker];
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error(
+        "there are no API keys, so that everybody may do everything: without keys forgetd serves \
+         on loopback only, not on {0}. Make a key with `forgetd keys add`"
+    )]
+    Open(SocketAddr),
+    #[error("threads cannot be started")]
+    Threads(#[source] io::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A running service.
+pub struct App {
+    address: SocketAddr,
+    store: Store,
+    draining: Draining,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+    accepting: CancellationToken,
+    server: JoinHandle<io::Result<()>>,
+    following: CancellationToken,
+    replica: Option<JoinHandle<()>>,
+    working: CancellationToken,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl App {
+    /// Listens, follows the ledger and works, as the roles say.
+    ///
+    /// # Errors
+    /// When the address cannot be had, or would be open to everybody.
+    pub async fn start(
+        config: &Config,
+        ledger: Ledger,
+        roles: &[Role],
+        metrics: PrometheusHandle,
+    ) -> Result<Self, AppError> {
+        let (clock, ids) = (Clock::system(), Ids::system());
+        let access = access(config, &ledger.store).await?;
+        let listen = config.http.listen;
+        let failed = |source| AppError::Listen { address: listen, source };
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+
+        let working = CancellationToken::new();
+        let worker = if roles.contains(&Role::Worker) {
+            let worker =
+                worker(config, &ledger, clock.clone(), ids.clone()).map_err(AppError::Threads)?;
+            let working = working.clone();
+            Some(tokio::spawn(async move { worker.run(working).await }))
+        } else {
+            None
+        };
+
+        let registry = Arc::new(Registry::new(clock.clone()));
+        let following = CancellationToken::new();
+        let replica = if roles.contains(&Role::Api) {
+            let replica = Replica {
+                id: ids.next(clock.now()),
+                store: ledger.store.clone(),
+                blobs: ledger.blobs.clone(),
+                registry: registry.clone(),
+                clock: clock.clone(),
+                device: config.serving.device.device(),
+                lease_duration: Duration::from_secs(config.serving.lease_s),
+                poll_interval: Duration::from_secs(config.serving.poll_s),
+            };
+            let following = following.clone();
+            Some(tokio::spawn(async move { replica.run(following).await }))
+        } else {
+            None
+        };
+
+        let draining = Draining::default();
+        let state = Arc::new(State {
+            store: ledger.store.clone(),
+            registry,
+            executor: Executor::start(config.serving.threads, config.serving.queue_max)
+                .map_err(AppError::Threads)?,
+            clock,
+            ids,
+            service_key: Arc::new(ledger.service_key),
+            access,
+            limits: limits(config),
+            methods: &unlearning::NAMES,
+            metrics: Some(metrics),
+            draining: draining.clone(),
+        });
+        info!(%address, ?roles, device = ?config.serving.device, "started");
+        let accepting = CancellationToken::new();
+        let server = axum::serve(listener, http::router(state))
+            .with_graceful_shutdown(accepting.clone().cancelled_owned());
+        Ok(Self {
+            address,
+            store: ledger.store,
+            draining,
+            drain_delay: Duration::from_secs(config.http.drain_delay_s),
+            drain_timeout: Duration::from_secs(config.http.drain_timeout_s),
+            accepting,
+            server: tokio::spawn(server.into_future()),
+            following,
+            replica,
+            working,
+            worker,
+        })
+    }
+
+    /// Where it answers; the port is the one that was given when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`, then ends in order: readiness goes, the worker gives its lease back,
+    /// requests in flight finish, and last the ledger hears that this replica is gone.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
+        stop.await;
+        info!("stopping");
+        self.draining.begin();
+        self.working.cancel();
+        tokio::time::sleep(self.drain_delay).await;
+        self.accepting.cancel();
+        within(self.drain_timeout, "requests in flight", self.server).await;
+        if let Some(worker) = self.worker {
+            within(self.drain_timeout, "the worker", worker).await;
+        }
+        self.following.cancel();
+        if let Some(replica) = self.replica {
+            within(self.drain_timeout, "the replica", replica).await;
+        }
+        self.store.close().await;
+        info!("stopped");
+    }
+}
+
+/// Waits for a part to end, but not for ever.
+async fn within<T>(patience: Duration, part: &str, task: JoinHandle<T>) {
+    if tokio::time::timeout(patience, task).await.is_err() {
+        warn!(part, seconds = patience.as_secs(), "did not end in time; going on without it");
+    }
+}
+
+/// Keys are asked for as soon as there are any; without, only loopback may ask.
+async fn access(config: &Config, store: &Store) -> Result<Access, AppError> {
+    let keys = store.api_keys().await?;
+    if keys.iter().any(|key| key.revoked_at.is_none()) {
+        return Ok(Access::with_keys());
+    }
+    if !config.http.listen.ip().is_loopback() {
+        return Err(AppError::Open(config.http.listen));
+    }
+    warn!("there are no API keys: everybody on this machine may do everything");
+    Ok(Access::Open)
+}
+
+fn limits(config: &Config) -> Limits {
+    let timeout = Duration::from_secs(config.http.request_timeout_s);
+    Limits {
+        body_bytes: config.http.body_bytes_max,
+        samples_bytes: config.http.ingestion_bytes_max,
+        queued_deletions: config.http.deletion_queue_max,
+        body_timeout: timeout,
+        request_timeout: timeout,
+    }
+}
+
+/// A worker as the configuration describes it.
+///
+/// # Errors
+/// When its threads cannot be started.
+pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::Result<Worker> {
+    let options = WorkerOptions {
+        lease_duration: Duration::from_secs(config.worker.lease_s),
+        poll_interval: Duration::from_secs(config.worker.poll_s),
+        attempts_max: config.worker.attempts_max,
+        threads: config.worker.threads,
+        device: config.serving.device,
+    };
+    Worker::new(ledger.store.clone(), ledger.blobs.clone(), clock, ids, options)
+}
+
+/// Resolves at SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the signals cannot be listened for.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
