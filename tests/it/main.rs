@@ -1,0 +1,6 @@
+//! The black-box tests, one binary.
+
+mod floors;
+mod postgres;
+mod service;
+mod store;

@@ -1,0 +1,130 @@
+//! A throw-away `PostgreSQL` server for this test process, and databases on it.
+
+use std::{
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const REMEDY: &str = "these tests need PostgreSQL's server programs (initdb, pg_ctl): \
+     install them, on Debian with `apt-get install postgresql`";
+
+struct Server {
+    folder: PathBuf,
+    /// Stops the server and removes its folder once this process is gone, however it went: its
+    /// standard input is a pipe that closes then.
+    _watchdog: Child,
+}
+
+static SERVER: OnceLock<Server> = OnceLock::new();
+
+/// The server's log; its lines begin with the database and a bar.
+pub fn log() -> String {
+    let server = SERVER.get().expect("a database was made before");
+    String::from_utf8_lossy(&std::fs::read(server.folder.join("log")).unwrap()).into_owned()
+}
+
+/// URL of a new, empty database; it goes with the server when the test process ends.
+pub async fn fresh_database() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(Server::start)).await.unwrap();
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
+    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    connection.close().await.unwrap();
+    server.url(&name)
+}
+
+impl Server {
+    fn start() -> Self {
+        let programs = find_programs();
+        let folder = tempfile::Builder::new().prefix("forgetd-pg-").tempdir().unwrap().keep();
+        let is_root = is_root();
+        if is_root {
+            run(Command::new("chown").arg("postgres").arg(&folder));
+        }
+        // The server refuses to run as root.
+        let program = |name: &str| {
+            let path = programs.join(name);
+            if is_root {
+                let mut command = Command::new("runuser");
+                command.args(["-u", "postgres", "--"]).arg(path);
+                command
+            } else {
+                Command::new(path)
+            }
+        };
+        let data = folder.join("data");
+        run(program("initdb").arg("-D").arg(&data).args([
+            "--username=postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]));
+        let stop = "read -r _; \
+             \"$@\" stop -m immediate >/dev/null 2>&1; rm -rf -- \"$FOLDER\"";
+        let pg_ctl = program("pg_ctl");
+        let watchdog = Command::new("sh")
+            .args(["-c", stop, "watchdog"])
+            .arg(pg_ctl.get_program())
+            .args(pg_ctl.get_args())
+            .arg("-D")
+            .arg(&data)
+            .env("FOLDER", &folder)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let options = format!(
+            "-k {} -c listen_addresses= -c fsync=off -c max_connections=300 \
+             -c log_line_prefix='%d|' \
+             -c unix_socket_permissions=0777",
+            folder.display()
+        );
+        run(program("pg_ctl")
+            .arg("-D")
+            .arg(&data)
+            .arg("-l")
+            .arg(folder.join("log"))
+            .args(["-w", "-o", &options, "start"])
+            .stdout(Stdio::null()));
+        Self { folder, _watchdog: watchdog }
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@localhost/{database}?host={}", self.folder.display())
+    }
+}
+
+fn find_programs() -> PathBuf {
+    let on_path = std::env::var_os("PATH").unwrap_or_default();
+    let mut folders: Vec<_> = std::env::split_paths(&on_path).collect();
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    folders.extend(versions.map(|version| version.path().join("bin")));
+    let has_all = |folder: &PathBuf| ["initdb", "pg_ctl"].iter().all(|it| folder.join(it).exists());
+    let found = folders.into_iter().find(has_all).unwrap_or_else(|| panic!("{REMEDY}"));
+    // Through links: initdb looks for its siblings where it really lies.
+    let initdb = found.join("initdb").canonicalize().unwrap();
+    initdb.parent().map(Path::to_owned).unwrap()
+}
+
+fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output().unwrap();
+    id.stdout == b"0\n"
+}
+
+fn run(command: &mut Command) {
+    let output = command.current_dir("/").stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed: {text}\n{REMEDY}");
+}

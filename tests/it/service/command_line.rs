@@ -1,0 +1,78 @@
+//! The command line on files of a real person's shape.
+
+use std::{fmt::Write as _, process::Output};
+
+use serde_json::Value;
+
+use super::{Database, Service, people};
+
+fn text(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+}
+
+/// The population as CSV; the subject's id serves as the sample's.
+fn table(numbers: std::ops::Range<u32>) -> String {
+    let mut csv = String::from("person,age,hours,work,label\n");
+    for number in numbers {
+        let row: Value = people::row(number);
+        let word = |name: &str| row[name].as_str().unwrap().to_owned();
+        writeln!(
+            csv,
+            "p-{number},{},{},{},{}",
+            row["age"],
+            row["hours"],
+            word("work"),
+            word("label")
+        )
+        .unwrap();
+    }
+    csv
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_train_serve_and_forget_a_table() {
+    for database in Database::ALL {
+        let mut service = Service::start(database).await;
+        service.terminate();
+        assert!(service.ended().await.success());
+
+        let file = service.folder().join("people.csv");
+        let ingest = |split: &str| {
+            service
+                .command()
+                .args(["ingest", "--model", people::MODEL, "--subject", "person"])
+                .args(["--split", split, "--recipe", r#"{"epochs": 5, "folds": 2}"#, "--file"])
+                .arg(&file)
+                .output()
+                .unwrap()
+        };
+        std::fs::write(&file, table(0..200)).unwrap();
+        let done = ingest("train");
+        assert!(done.status.success(), "{}", text(&done));
+        assert!(text(&done).contains("200 training samples"), "{}", text(&done));
+        let again = ingest("train");
+        assert!(!again.status.success() && text(&again).contains("sample 1 "), "{}", text(&again));
+        std::fs::write(&file, table(200..260)).unwrap();
+        let done = ingest("holdout");
+        assert!(text(&done).contains("60 hold-out samples"), "{}", text(&done));
+
+        let trained = service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        assert!(trained.status.success(), "{}", text(&trained));
+        assert!(text(&trained).contains("version 1 of 200 samples"), "{}", text(&trained));
+
+        service.restart().await;
+        people::ready(&service).await;
+        let id = people::forget(&service, &["p-42"]).await;
+        service.request_becomes(&id, "completed").await;
+        assert_eq!(people::predict(&service, 42).await.body["model_version"], "2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_is_not_there_is_named() {
+    let service = Service::start(Database::Sqlite).await;
+    let refused = service.command().args(["train", "--model", "nothing"]).output().unwrap();
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("nothing"), "{}", text(&refused));
+}

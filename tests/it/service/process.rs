@@ -1,0 +1,230 @@
+//! A `forgetd` process of a test's own.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Database, PATIENCE, eventually, field};
+use crate::postgres;
+
+/// A data folder and a database; the process in front of them may be killed and started again.
+pub struct Service {
+    pub client: Client,
+    pub address: String,
+    folder: Arc<TempDir>,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
+    child: Child,
+}
+
+/// What a request came back with.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: reqwest::header::HeaderMap,
+    pub body: Value,
+}
+
+impl Service {
+    pub async fn start(database: Database) -> Self {
+        Self::start_with(database, &[], &[]).await
+    }
+
+    /// With more `FORGETD_*` variables and arguments of `serve`.
+    pub async fn start_with(
+        database: Database,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let mut environment: Vec<(String, String)> =
+            environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        if database == Database::Postgres {
+            let url = postgres::fresh_database().await;
+            environment.push(("FORGETD_LEDGER__DATABASE_URL".into(), url));
+        }
+        Self::spawn(folder, environment, arguments).await
+    }
+
+    /// Another process over the same data folder and database.
+    pub async fn beside(&self, arguments: &[&str]) -> Self {
+        Self::spawn(self.folder.clone(), self.environment.clone(), arguments).await
+    }
+
+    async fn spawn(
+        folder: Arc<TempDir>,
+        environment: Vec<(String, String)>,
+        arguments: &[&str],
+    ) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>();
+        let (child, address) = spawn(folder.path(), &environment, &arguments);
+        let client = Client::builder().timeout(PATIENCE).build().unwrap();
+        let service = Self { client, address, folder, environment, arguments, child };
+        service.live().await;
+        service
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `forgetd` with this service's data folder and database, for a subcommand.
+    pub fn command(&self) -> Command {
+        command(self.folder.path(), &self.environment)
+    }
+
+    /// SIGKILL: the process gets no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts the killed or ended process again.
+    pub async fn restart(&mut self) {
+        (self.child, self.address) = spawn(self.folder.path(), &self.environment, &self.arguments);
+        self.live().await;
+    }
+
+    /// SIGTERM: the process is asked to end.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits until the process has ended by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the process ends", async || child.try_wait().unwrap(), Option::is_some)
+            .await
+            .unwrap()
+    }
+
+    async fn live(&self) {
+        eventually(
+            "the service lives",
+            async || {
+                let url = format!("{}/v2/health/live", self.address);
+                self.client.get(url).send().await.map(|answer| answer.status()).ok()
+            },
+            |status| *status == Some(StatusCode::OK),
+        )
+        .await;
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.address))
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        answer(self.request(Method::DELETE, path)).await
+    }
+
+    /// The items of every page of a list.
+    pub async fn pages(&self, path: &str) -> Vec<Value> {
+        let (mut items, mut query) = (Vec::new(), "?limit=200".to_owned());
+        loop {
+            let page = self.get(&format!("{path}{query}")).await.body;
+            items.extend(field(&page, "/items").as_array().unwrap().iter().cloned());
+            query = match page.get("next_cursor") {
+                Some(Value::String(cursor)) => format!("?limit=200&cursor={cursor}"),
+                Some(cursor) => format!("?limit=200&cursor={cursor}"),
+                None => return items,
+            };
+        }
+    }
+
+    /// What the process has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Waits until the deletion request has this state.
+    pub async fn request_becomes(&self, id: &str, state: &str) -> Value {
+        let path = format!("/v1/deletion-requests/{id}");
+        eventually(
+            &format!("request {id} becomes {state}"),
+            async || self.get(&path).await.body,
+            |body| field(body, "/state") == state,
+        )
+        .await
+    }
+}
+
+/// Sends a request; the body is JSON or null.
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let answer = request.send().await.expect("the service answers");
+    let (status, headers) = (answer.status(), answer.headers().clone());
+    let text = answer.text().await.expect("the service answers whole");
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Answer { status, headers, body }
+}
+
+fn command(folder: &Path, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
+    command
+        .args(["--data-dir".as_ref(), folder.join("data").as_os_str()])
+        .env("FORGETD_TELEMETRY__LOG", "warn,forgetd=info")
+        .envs(environment.iter().map(|(key, value)| (key, value)));
+    command
+}
+
+fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) -> (Child, String) {
+    let log =
+        std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
+    let mut child = command(folder, environment)
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let address = announced(child.stdout.take().unwrap()).unwrap_or_else(|| {
+        let log = std::fs::read_to_string(folder.join("log")).unwrap();
+        panic!("the service did not start:\n{log}")
+    });
+    (child, address)
+}
+
+/// The address that the service prints once it listens.
+fn announced(stdout: ChildStdout) -> Option<String> {
+    let line = BufReader::new(stdout).lines().next()?.ok()?;
+    let (_, address) = line.split_once("http://")?;
+    Some(format!("http://{}", address.trim()))
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // A child that has ended already is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking()
+            && let Ok(log) = std::fs::read_to_string(self.folder.path().join("log"))
+        {
+            let tail: Vec<_> = log.lines().rev().take(40).collect();
+            eprintln!("the service's last log lines:");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}

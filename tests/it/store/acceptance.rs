@@ -1,0 +1,176 @@
+//! Accepting and cancelling deletion requests.
+
+use std::time::Instant;
+
+use forgetd::{
+    domain::{
+        deletion::{DeletionState, Rejection},
+        identity::Digest,
+    },
+    store::{Acceptance, Cancellation, Idempotency},
+};
+
+use super::{Ledger, at, new_deletion, new_id, on_both, sample_target, samples, subject_target};
+
+on_both!(
+    targets_are_resolved_and_counted_once,
+    unknown_and_already_deleted_targets_are_rejected,
+    a_full_queue_refuses,
+    a_repeated_key_gives_the_first_request,
+    racing_keys_give_one_request,
+    racing_requests_share_no_sample,
+    cancelling_frees_the_samples,
+    ten_thousand_targets_are_fast,
+);
+
+async fn targets_are_resolved_and_counted_once(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    // Samples 0 and 1 are one subject's; 9 is held out.
+    let targets = vec![subject_target(0), sample_target(1), sample_target(9)];
+    let details = ledger.accept(&new_deletion(&model, targets.clone(), at(20))).await;
+    assert_eq!(details.request.state, DeletionState::Queued);
+    assert_eq!(details.request.samples, 3);
+    assert_eq!(details.model, model.name);
+    let samples: Vec<_> = details.targets.iter().map(|it| (it.samples, it.rejection)).collect();
+    assert_eq!(samples, [(2, None), (1, None), (1, None)]);
+    let keys: Vec<_> = details.targets.iter().map(|it| it.key).collect();
+    assert_eq!(keys, targets.iter().map(|it| it.key).collect::<Vec<_>>());
+    assert_eq!(ledger.store.deletion(details.request.id).await.unwrap(), Some(details));
+    let counts = ledger.store.sample_counts(model.id).await.unwrap();
+    assert_eq!((counts.train, counts.holdout), (6, 3), "named samples are not trained on");
+}
+
+async fn unknown_and_already_deleted_targets_are_rejected(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let other = ledger.model("other").await;
+    ledger.ingest(&other, &samples(100..102, 102)).await;
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let targets = vec![
+        sample_target(0),
+        subject_target(0),
+        sample_target(100),
+        subject_target(100),
+        sample_target(5),
+    ];
+    let details = ledger.accept(&new_deletion(&model, targets, at(21))).await;
+    let outcomes: Vec<_> = details.targets.iter().map(|it| (it.samples, it.rejection)).collect();
+    let expected = [
+        (0, Some(Rejection::AlreadyDeleted)),
+        (1, None),
+        (0, Some(Rejection::UnknownSample)),
+        (0, Some(Rejection::UnknownSubject)),
+        (1, None),
+    ];
+    assert_eq!(outcomes, expected);
+    let rejected = new_deletion(&model, vec![sample_target(100)], at(22));
+    let details = ledger.accept(&rejected).await;
+    assert_eq!((details.request.state, details.request.samples), (DeletionState::Rejected, 0));
+    let again = new_deletion(&model, vec![subject_target(0)], at(23));
+    let details = ledger.accept(&again).await;
+    assert_eq!(details.request.state, DeletionState::Rejected);
+    assert_eq!(details.targets[0].rejection, Some(Rejection::AlreadyDeleted));
+    assert_eq!(ledger.store.queue_depth().await.unwrap(), 2);
+}
+
+async fn a_full_queue_refuses(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let mut new = new_deletion(&model, vec![sample_target(1)], at(20));
+    new.idempotency = Some(idempotency("full", b"body"));
+    let refused = ledger.store.accept_deletion(&new, 1).await.unwrap();
+    assert_eq!(refused, Acceptance::QueueFull);
+    assert_eq!(ledger.store.deletion(new.id).await.unwrap(), None);
+    let accepted = ledger.store.accept_deletion(&new, 2).await.unwrap();
+    assert!(matches!(accepted, Acceptance::Accepted(_)), "the refusal did not use the key up");
+}
+
+fn idempotency(key: &str, body: &[u8]) -> Idempotency {
+    Idempotency { api_key_id: uuid::Uuid::nil(), key: key.into(), body: Digest::of(body) }
+}
+
+async fn a_repeated_key_gives_the_first_request(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let mut new = new_deletion(&model, vec![sample_target(0)], at(20));
+    new.idempotency = Some(idempotency("k", b"body"));
+    let first = ledger.accept(&new).await;
+    new.id = new_id();
+    let repeated = ledger.store.accept_deletion(&new, 1).await.unwrap();
+    assert_eq!(repeated, Acceptance::Repeated(first), "also when the queue is full");
+    new.idempotency = Some(idempotency("k", b"another body"));
+    assert_eq!(ledger.store.accept_deletion(&new, 9).await.unwrap(), Acceptance::KeyReused);
+    let other_caller = Idempotency { api_key_id: new_id(), ..idempotency("k", b"another body") };
+    new.idempotency = Some(other_caller);
+    new.targets = vec![sample_target(1)];
+    ledger.accept(&new).await;
+}
+
+async fn racing_keys_give_one_request(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let racers = (0..8).map(|_| {
+        let mut new = new_deletion(&model, vec![sample_target(0)], at(20));
+        new.idempotency = Some(idempotency("k", b"body"));
+        let store = ledger.store.clone();
+        tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
+    });
+    let mut ids = Vec::new();
+    let mut accepted = 0;
+    for racer in racers.collect::<Vec<_>>() {
+        match racer.await.unwrap() {
+            Acceptance::Accepted(details) => {
+                accepted += 1;
+                ids.push(details.request.id);
+            }
+            Acceptance::Repeated(details) => ids.push(details.request.id),
+            other => panic!("{other:?}"),
+        }
+    }
+    ids.dedup();
+    assert_eq!((accepted, ids.len()), (1, 1));
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM deletion_requests").await, 1);
+}
+
+async fn racing_requests_share_no_sample(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 40).await;
+    let racers = (0..8).map(|_| {
+        let new = new_deletion(&model, (0..40).map(sample_target).collect(), at(20));
+        let store = ledger.store.clone();
+        tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
+    });
+    let mut samples = 0;
+    for racer in racers.collect::<Vec<_>>() {
+        let Acceptance::Accepted(details) = racer.await.unwrap() else { panic!("not accepted") };
+        samples += details.request.samples;
+    }
+    assert_eq!(samples, 40);
+}
+
+async fn cancelling_frees_the_samples(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let id = ledger.delete(&model, vec![subject_target(0)], at(20)).await;
+    assert_eq!(ledger.store.cancel_deletion(id, at(21)).await.unwrap(), Cancellation::Cancelled);
+    let again = ledger.store.cancel_deletion(id, at(22)).await.unwrap();
+    assert_eq!(again, Cancellation::NotQueued(DeletionState::Cancelled));
+    let unknown = ledger.store.cancel_deletion(new_id(), at(22)).await.unwrap();
+    assert_eq!(unknown, Cancellation::Unknown);
+    assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 8);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM tombstones").await, 0);
+    assert!(ledger.claim(at(23)).await.is_none(), "nothing is left to serve");
+    let id = ledger.delete(&model, vec![sample_target(0)], at(24)).await;
+    ledger.claim(at(25)).await.unwrap();
+    let late = ledger.store.cancel_deletion(id, at(26)).await.unwrap();
+    assert_eq!(late, Cancellation::NotQueued(DeletionState::Unlearning));
+}
+
+async fn ten_thousand_targets_are_fast(ledger: &Ledger) {
+    let model = ledger.model("m").await;
+    ledger.ingest(&model, &samples(0..10_000, 10_000)).await;
+    let targets =
+        (0..10_000).map(|n| if n % 2 == 0 { subject_target(n) } else { sample_target(n) });
+    let new = new_deletion(&model, targets.collect(), at(20));
+    let started = Instant::now();
+    let details = ledger.accept(&new).await;
+    let elapsed = started.elapsed();
+    println!("10,000 targets accepted in {elapsed:?} on {}", ledger.url);
+    assert_eq!(details.request.samples, 10_000);
+    assert!(elapsed.as_secs() < 10, "took {elapsed:?}");
+}

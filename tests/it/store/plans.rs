@@ -1,0 +1,195 @@
+//! Hot lookups go by an index on both databases. `PostgreSQL` logs the plan of every statement
+//! that the verbs run; the same statements are then explained by `SQLite`.
+
+use std::collections::BTreeMap;
+
+use forgetd::{
+    domain::{deletion::DeletionState, job::JobKind, sample::Split, version::Cause},
+    store::{AuditFilter, DeletionFilter, Idempotency, Served, Store},
+};
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use super::{
+    LEASE, Ledger, Raw, at, claim, new_deletion, new_id, publication, sample_target, subject_target,
+};
+
+/// Tables that grow with the data.
+const LARGE: &[&str] = &[
+    "samples",
+    "sample_contents",
+    "sample_predictions",
+    "contributions",
+    "deletion_requests",
+    "deletion_samples",
+    "deletion_targets",
+    "tombstones",
+    "audit_events",
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hot_lookups_use_indexes() {
+    let ledger = Ledger::on_postgres().await;
+    let plans = run_hot_verbs(&ledger).await;
+    assert!(plans.len() > 40, "only {} statements were logged", plans.len());
+    let mut scans = Vec::new();
+    for (sql, plan) in &plans {
+        for table in LARGE {
+            if plan.contains(&format!("Seq Scan on {table} ")) {
+                scans.push(format!("{sql}\n{plan}"));
+            }
+        }
+    }
+    assert!(scans.is_empty(), "PostgreSQL scans:\n{}", scans.join("\n\n"));
+
+    let ledger = Ledger::on_sqlite().await;
+    let Raw::Sqlite(pool) = &ledger.raw else { unreachable!("it was opened on SQLite") };
+    let mut explained = 0;
+    for sql in plans.keys() {
+        let Some(sql) = in_sqlite(sql) else { continue };
+        let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let rows = pool.fetch_all(explain).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let steps: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        scans
+            .extend(steps.iter().filter(|step| scans_table(step)).map(|it| format!("{it}: {sql}")));
+        explained += 1;
+    }
+    assert!(explained > 40, "only {explained} statements were explained");
+    assert!(scans.is_empty(), "SQLite scans:\n{}", scans.join("\n\n"));
+}
+
+/// `SCAN` walks a whole table or index. Walking all models is fine, so is what still waits (partial
+/// indexes that hold nothing else), and rows of a statement's own making.
+fn scans_table(step: &str) -> bool {
+    let fine = ["m", "models", "json_each", "requests", "CONSTANT ROW", "replicas", "(subquery-"];
+    let partial = ["jobs_queued", "jobs_lease", "jobs_published", "versions_kept"];
+    step.strip_prefix("SCAN ").is_some_and(|what| {
+        let name = what.split(' ').next().unwrap_or_default();
+        !fine.iter().any(|it| name == *it || (it.ends_with('-') && name.starts_with(it)))
+            && !what.starts_with("CONSTANT ROW")
+            && !partial.iter().any(|index| what.ends_with(index))
+    })
+}
+
+/// The statement as the store words it for `SQLite`; `None` for what only `PostgreSQL` has: locks
+/// (its own foreign keys' too), arrays, settings.
+fn in_sqlite(sql: &str) -> Option<String> {
+    let verbs = ["SELECT", "INSERT", "UPDATE", "DELETE"];
+    let own = ["unnest", "pg_notify", "pg_catalog", "FOR NO KEY", "FOR UPDATE"];
+    let is_shared = verbs.iter().any(|verb| sql.starts_with(verb))
+        && own.iter().all(|word| !sql.contains(word));
+    is_shared.then(|| {
+        sql.replace("= ANY($2)", "IN (SELECT unhex(value) FROM json_each($2))")
+            .replace("= ANY($3)", "IN (SELECT value FROM json_each($3))")
+    })
+}
+
+/// Statements and their plans.
+async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
+    let Raw::Postgres(pool) = &ledger.raw else { unreachable!("it was opened on PostgreSQL") };
+    let model = ledger.trained_model("m", 6_000).await;
+    for number in 0..300 {
+        ledger.delete(&model, vec![sample_target(number)], at(20)).await;
+    }
+    ledger.unlearn(at(21)).await;
+    ledger.store.complete_propagated(at(22)).await.unwrap();
+    // Many requests served long ago.
+    pool.execute(
+        "INSERT INTO deletion_requests (id, model_id, state, guarantee, samples, batch_id, attempts,
+             not_before, received_at, due_by, completed_at, settled_at)
+         SELECT gen_random_uuid(), r.model_id, r.state, 'exact', 0, r.batch_id, 0, 0, 0, 0, 0, 0
+         FROM generate_series(1, 20), deletion_requests r WHERE r.state = 'completed'",
+    )
+    .await
+    .unwrap();
+    for filler in [
+        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
+         SELECT id, 0, 'sample', sha256(id::text::bytea), 0 FROM deletion_requests WHERE samples = 0",
+        "INSERT INTO deletion_samples (deletion_id, sample_id)
+         SELECT r.id, (SELECT MAX(id::text) FROM samples)::uuid FROM deletion_requests r
+         WHERE samples = 0",
+        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
+         SELECT model_id, 'sample', sha256(id::text::bytea), id FROM deletion_requests",
+    ] {
+        pool.execute(filler).await.unwrap();
+    }
+    pool.execute("ANALYZE").await.unwrap();
+    let database = ledger.url.split(['/', '?']).nth(3).unwrap().to_owned();
+    for setting in
+        ["session_preload_libraries = 'auto_explain'", "auto_explain.log_min_duration = 0"]
+    {
+        let alter = format!("ALTER DATABASE {database} SET {setting}");
+        pool.execute(AssertSqlSafe(alter)).await.unwrap();
+    }
+    // The setting holds for new connections.
+    let store = Store::open(&ledger.url).await.unwrap();
+    let mut new = new_deletion(&model, vec![sample_target(460), subject_target(470)], at(30));
+    new.idempotency = Some(Idempotency {
+        api_key_id: new_id(),
+        key: "k".into(),
+        body: forgetd::domain::identity::Digest::of(b""),
+    });
+    store.accept_deletion(&new, 100).await.unwrap();
+    store.accept_deletion(&new, 100).await.unwrap();
+    let other = new_deletion(&model, vec![sample_target(480)], at(30));
+    store.accept_deletion(&other, 100).await.unwrap();
+    store.cancel_deletion(other.id, at(31)).await.unwrap();
+    store.lift_tombstone(model.id, subject_target(470), at(31)).await.unwrap();
+    let replica = new_id();
+    let served = [Served { model_id: model.id, epoch: 2 }];
+    store.report_served(replica, at(32), LEASE, &served).await.unwrap();
+    let claimed = store.claim(&claim(at(33))).await.unwrap().unwrap();
+    store.renew_lease(&claimed.lease, at(34), LEASE, None).await.unwrap();
+    assert_eq!(store.batch_samples(claimed.job.id).await.unwrap().len(), 3);
+    store.publish(&publication(&claimed, at(35), Cause::Unlearned, Some(2))).await.unwrap();
+    store.retire_replica(replica).await.unwrap();
+    store.complete_propagated(at(36)).await.unwrap();
+    store.superseded(at(37), 9).await.unwrap();
+    store.unsettled(model.id).await.unwrap();
+    store.queue_depth().await.unwrap();
+    store.deletion(new.id).await.unwrap();
+    for (model_id, state) in [
+        (None, None),
+        (Some(model.id), None),
+        (None, Some(DeletionState::Queued)),
+        (Some(model.id), Some(DeletionState::Queued)),
+    ] {
+        let filter = DeletionFilter { model_id, state, ..DeletionFilter::default() };
+        store.deletions(&filter, None, 20).await.unwrap();
+    }
+    store.lineage(model.id, &[subject_target(470), sample_target(490)]).await.unwrap();
+    store.contributors(model.id, 2, None, 20).await.unwrap();
+    store.samples(model.id, Split::Train, 100, 20).await.unwrap();
+    store.samples_at(model.id, Split::Train, &[100, 200, 300]).await.unwrap();
+    store.last_ordinal(model.id).await.unwrap();
+    store.jobs(model.id, Some(JobKind::Unlearning), None, 20).await.unwrap();
+    for (model_id, about) in
+        [(None, None), (Some(model.id), None), (None, Some(new.id)), (Some(model.id), Some(new.id))]
+    {
+        store.audit_events(&AuditFilter { model_id, about }, 5, 20).await.unwrap();
+    }
+    store.close().await;
+    read_plans(&crate::postgres::log(), &database)
+}
+
+/// The log's entries look like `database|LOG:  duration: ... plan:`, a line `Query Text: ...`, the
+/// rest of the statement, and the plan from the first line with a cost on; all but the first line
+/// are indented by a tab.
+fn read_plans(log: &str, database: &str) -> BTreeMap<String, String> {
+    let own = format!("{database}|LOG:  duration:");
+    let mut plans = BTreeMap::new();
+    let mut lines = log.lines().peekable();
+    while let Some(line) = lines.next() {
+        if !line.starts_with(&own) {
+            continue;
+        }
+        let (mut sql, mut plan) = (String::new(), String::new());
+        while let Some(line) = lines.next_if(|line| line.starts_with('\t')) {
+            let is_plan = !plan.is_empty() || line.contains("(cost=");
+            let part = if is_plan { &mut plan } else { &mut sql };
+            part.push_str(line.trim_start_matches("\tQuery Text: ").trim_start_matches('\t'));
+            part.push('\n');
+        }
+        plans.insert(sql.trim().to_owned(), plan);
+    }
+    plans
+}

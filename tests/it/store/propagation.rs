@@ -1,0 +1,129 @@
+//! Completion waits for every live replica; superseded weights go after the last one left them.
+
+use std::time::Duration;
+
+use forgetd::{
+    domain::{deletion::DeletionState, identity::Digest, model::Model},
+    store::{Served, StoreError, Wakeups},
+};
+use uuid::Uuid;
+
+use super::{LEASE, Ledger, at, new_id, on_both, sample_target};
+
+on_both!(
+    completion_waits_for_the_slowest_live_replica,
+    completing_again_changes_nothing,
+    superseded_weights_go_when_no_replica_serves_them,
+    committed_work_wakes_others,
+    a_report_without_news_wakes_nobody,
+);
+
+async fn report(ledger: &Ledger, replica: Uuid, model: &Model, epoch: u64, now_s: i64) {
+    let served = [Served { model_id: model.id, epoch }];
+    ledger.store.report_served(replica, at(now_s), LEASE, &served).await.unwrap();
+}
+
+async fn state_of(ledger: &Ledger, id: Uuid) -> DeletionState {
+    ledger.store.deletion(id).await.unwrap().unwrap().request.state
+}
+
+async fn completion_waits_for_the_slowest_live_replica(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let (quick, dead) = (new_id(), new_id());
+    report(ledger, quick, &model, 1, 10).await;
+    report(ledger, dead, &model, 1, 10).await;
+    ledger.store.report_served(new_id(), at(10), LEASE, &[]).await.unwrap();
+    let id = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.unlearn(at(21)).await;
+    let store = &ledger.store;
+    assert!(store.complete_propagated(at(22)).await.unwrap().is_empty(), "both serve epoch 1");
+    report(ledger, quick, &model, 2, 23).await;
+    assert!(store.complete_propagated(at(24)).await.unwrap().is_empty(), "one serves epoch 1");
+    // The dead one's lease ends at 40 s; it counts as live for 5 s more.
+    assert!(store.complete_propagated(at(44)).await.unwrap().is_empty());
+    assert_eq!(state_of(ledger, id).await, DeletionState::Unlearning);
+    assert_eq!(store.complete_propagated(at(46)).await.unwrap(), [id]);
+    let request = store.deletion(id).await.unwrap().unwrap().request;
+    assert_eq!((request.state, request.completed_at), (DeletionState::Completed, Some(at(46))));
+}
+
+async fn completing_again_changes_nothing(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let replica = new_id();
+    report(ledger, replica, &model, 1, 10).await;
+    let id = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.unlearn(at(21)).await;
+    ledger.store.retire_replica(replica).await.unwrap();
+    ledger.store.retire_replica(replica).await.unwrap();
+    let completers = (0..6).map(|_| {
+        let store = ledger.store.clone();
+        tokio::spawn(async move { store.complete_propagated(at(22)).await.unwrap() })
+    });
+    let mut completed = Vec::new();
+    for completer in completers.collect::<Vec<_>>() {
+        completed.extend(completer.await.unwrap());
+    }
+    assert_eq!(completed, [id]);
+    let leaves = "SELECT COUNT(*) FROM audit_events WHERE kind = 'deletion.completed'";
+    assert_eq!(ledger.integer(leaves).await, 1);
+}
+
+async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let store = &ledger.store;
+    let replica = new_id();
+    report(ledger, replica, &model, 1, 10).await;
+    assert!(store.superseded(at(11), 9).await.unwrap().is_empty(), "it is the current one");
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.unlearn(at(21)).await;
+    assert!(store.superseded(at(22), 9).await.unwrap().is_empty(), "it is served still");
+    report(ledger, replica, &model, 2, 23).await;
+    let weights = store.version(model.id, 1).await.unwrap().unwrap().weights;
+    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [(model.id, 1, vec![weights])]);
+    assert!(store.is_referenced(weights).await.unwrap());
+    assert!(!store.is_referenced(Digest::of(b"else")).await.unwrap());
+    for _ in 0..2 {
+        store.mark_weights_removed(model.id, 1, at(25)).await.unwrap();
+    }
+    let version = store.version(model.id, 1).await.unwrap().unwrap();
+    assert_eq!((version.weights_removed_at, version.weights), (Some(at(25)), weights));
+    assert!(!store.is_referenced(weights).await.unwrap());
+    assert!(store.superseded(at(26), 9).await.unwrap().is_empty());
+    let current = store.mark_weights_removed(model.id, 2, at(27)).await;
+    assert!(matches!(current, Err(StoreError::Damaged { .. })));
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Waits until the signals of what was committed before have all come in, those through the server
+/// too. Silence is all there is to wait for.
+async fn fall_silent(wakeups: &mut Wakeups) {
+    while tokio::time::timeout(Duration::from_millis(500), wakeups.next()).await.is_ok() {}
+}
+
+async fn committed_work_wakes_others(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    // PostgreSQL carries the signal between processes; here a second store stands for one.
+    let other = forgetd::store::Store::open(&ledger.url).await.unwrap();
+    let listener = match ledger.raw {
+        super::Raw::Sqlite(_) => &ledger.store,
+        super::Raw::Postgres(_) => &other,
+    };
+    let mut wakeups = listener.wakeups();
+    fall_silent(&mut wakeups).await;
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    tokio::time::timeout(SOON, wakeups.next()).await.unwrap();
+    other.close().await;
+}
+
+async fn a_report_without_news_wakes_nobody(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let replica = new_id();
+    let mut wakeups = ledger.store.wakeups();
+    report(ledger, replica, &model, 1, 10).await;
+    tokio::time::timeout(SOON, wakeups.next()).await.unwrap();
+    fall_silent(&mut wakeups).await;
+    report(ledger, replica, &model, 1, 11).await;
+    let silence = tokio::time::timeout(Duration::from_millis(300), wakeups.next()).await;
+    assert!(silence.is_err(), "replicas that report when woken would never sleep");
+}
