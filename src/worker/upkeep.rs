@@ -1,8 +1,9 @@
 //! What any worker may do at any time, twice without harm: completing what every replica has
 //! reached, calling for settlements, destroying superseded weights, sweeping orphans.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         chain::Chain,
+        identity::Digest,
         job::{JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
@@ -40,6 +42,8 @@ impl Worker {
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
         let mut wakeups = self.store.wakeups();
         let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut suspects = HashSet::new();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.upkeep().await {
                 warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
@@ -50,7 +54,7 @@ impl Worker {
                 () = wakeups.next() => {}
                 () = tokio::time::sleep(self.options.poll_interval) => {}
                 _ = sweeps.tick() => {
-                    if let Err(error) = self.sweep_orphans().await {
+                    if let Err(error) = self.sweep_orphans(&mut suspects).await {
                         warn!(error = %Chain(&error), "orphaned blobs were not swept");
                     }
                 }
@@ -85,11 +89,14 @@ impl Worker {
         Ok(())
     }
 
-    /// Removes blobs that a crash left without a version.
+    /// Removes blobs that a crash left without a version: those that no version named at the last
+    /// sweep (`suspects`) nor at this one. Between storing a blob and publishing its version lie
+    /// milliseconds, between two sweeps minutes; the object store's clock alone, which may be
+    /// another than ours, must not condemn a blob.
     ///
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.
-    async fn sweep_orphans(&self) -> Result<(), StoreError> {
+    async fn sweep_orphans(&self, suspects: &mut HashSet<Digest>) -> Result<(), StoreError> {
         let old = match self.blobs.older_than(ORPHAN_AGE, self.now()).await {
             Ok(old) => old,
             Err(error) => {
@@ -97,15 +104,19 @@ impl Worker {
                 return Ok(());
             }
         };
+        let mut unnamed = HashSet::new();
         for digest in old {
-            if self.store.is_referenced(digest).await? {
-                continue;
+            if !self.store.is_referenced(digest).await? {
+                unnamed.insert(digest);
             }
-            match self.blobs.remove(digest).await {
+        }
+        for digest in unnamed.intersection(suspects) {
+            match self.blobs.remove(*digest).await {
                 Ok(()) => info!(%digest, "removed an orphaned blob"),
                 Err(error) => warn!(error = %Chain(&error), "an orphaned blob stays for now"),
             }
         }
+        *suspects = unnamed;
         Ok(())
     }
 

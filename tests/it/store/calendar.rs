@@ -126,11 +126,13 @@ async fn a_worker_and_a_replica_go_on(ledger: &Ledger) {
             "the replica answers from the epoch",
             async || {
                 replica.sync().await.unwrap();
-                registry.get(&model.name).map(|held| held.epoch)
+                let found = registry.get(&model.name).map(|held| held.epoch);
+                (found, store.jobs(model.id, None, None, 1).await.unwrap())
             },
-            |found| *found == Ok(epoch),
+            |(found, _)| *found == Ok(epoch),
         )
         .await
+        .0
         .unwrap();
     };
     store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now()).await.unwrap();
