@@ -9,7 +9,7 @@ use std::io::Read;
 use self::records::Records;
 use super::{
     cell::{Spot, tensor},
-    raw_sample::{RawSample, ReadError},
+    raw_sample::{RawSample, ReadError, Reading},
 };
 use crate::domain::{
     features::Features,
@@ -67,8 +67,7 @@ pub fn samples<R: Read>(
         split: mapping.split.as_deref().map(at).transpose()?,
         features,
         records,
-        any: false,
-        ended: false,
+        reading: Reading::Nothing,
     })
 }
 
@@ -121,8 +120,7 @@ pub struct Samples<R> {
     label: usize,
     split: Option<usize>,
     features: Layout,
-    any: bool,
-    ended: bool,
+    reading: Reading,
 }
 
 /// Positions of the features in a record.
@@ -135,18 +133,11 @@ impl<R: Read> Iterator for Samples<R> {
     type Item = Result<RawSample, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
+        if self.reading == Reading::Ended {
             return None;
         }
-        let item = self.read().transpose();
-        self.ended = !matches!(item, Some(Ok(_)));
-        match item {
-            None if !self.any => Some(Err(ReadError::Empty)),
-            item => {
-                self.any = true;
-                item
-            }
-        }
+        let read = self.read();
+        self.reading.step(read)
     }
 }
 

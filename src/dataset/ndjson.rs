@@ -17,7 +17,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     cell::{Spot, shown, tensor},
-    raw_sample::{Place, RawSample, ReadError},
+    raw_sample::{Place, RawSample, ReadError, Reading},
 };
 use crate::domain::{
     features::{Cell, Features},
@@ -35,7 +35,7 @@ const LINE_MAX: u64 = 16 << 20;
 /// or a number. `F` is an object with a value for each column of the schema, or the tensor as an
 /// array of numbers, flat or nested as its shape is.
 pub fn samples<R: BufRead>(reader: R, schema: &InputSchema) -> Samples<R> {
-    Samples { reader, schema: schema.clone(), line: 0, any: false, ended: false }
+    Samples { reader, schema: schema.clone(), line: 0, reading: Reading::Nothing }
 }
 
 /// Samples of an NDJSON file, in its order; blank lines do not count.
@@ -44,26 +44,18 @@ pub struct Samples<R> {
     schema: InputSchema,
     /// Number of the line that was read last, from 1.
     line: u64,
-    any: bool,
-    ended: bool,
+    reading: Reading,
 }
 
 impl<R: BufRead> Iterator for Samples<R> {
     type Item = Result<RawSample, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
+        if self.reading == Reading::Ended {
             return None;
         }
-        let item = self.read().transpose();
-        self.ended = !matches!(item, Some(Ok(_)));
-        match item {
-            None if !self.any => Some(Err(ReadError::Empty)),
-            item => {
-                self.any = true;
-                item
-            }
-        }
+        let read = self.read();
+        self.reading.step(read)
     }
 }
 

@@ -62,6 +62,33 @@ impl fmt::Display for Place {
     }
 }
 
+/// How far a reader of text has come: it ends at the end or at the first error, and a file
+/// without any sample is an error itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    Nothing,
+    Some,
+    Ended,
+}
+
+impl Reading {
+    /// What an iterator yields when `read` came next.
+    pub(super) fn step(
+        &mut self,
+        read: Result<Option<RawSample>, ReadError>,
+    ) -> Option<Result<RawSample, ReadError>> {
+        let before = std::mem::replace(self, Self::Ended);
+        match read {
+            Ok(Some(sample)) => {
+                *self = Self::Some;
+                Some(Ok(sample))
+            }
+            Ok(None) => (before == Self::Nothing).then_some(Err(ReadError::Empty)),
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
 /// A data file that cannot be used as it is; says where and what was found.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {

@@ -1,10 +1,7 @@
 //! Holding a claim: renewing its lease, and telling the computation when to stop.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -41,22 +38,21 @@ pub(super) enum Stop {
 pub(super) struct JobWatch {
     kind: JobKind,
     progress: Mutex<Option<Progress>>,
-    stop: Mutex<Option<Stop>>,
-    stopped: AtomicBool,
+    /// The first reason counts.
+    stop: OnceLock<Stop>,
     listener: Option<ProgressListener>,
 }
 
 impl JobWatch {
     fn stop(&self, why: Stop) {
-        self.stop.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
-        self.stopped.store(true, Ordering::Release);
+        self.stop.get_or_init(|| why);
     }
 
     /// # Errors
     /// `Stopped` once the job must not go on; checked between steps.
     pub(super) fn check(&self) -> Result<(), JobError> {
-        match *self.stop.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(why) => Err(JobError::Stopped(why)),
+        match self.stop.get() {
+            Some(why) => Err(JobError::Stopped(*why)),
             None => Ok(()),
         }
     }
@@ -71,7 +67,7 @@ impl Watch for JobWatch {
     }
 
     fn is_cancelled(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.stop.get().is_some()
     }
 }
 
@@ -87,8 +83,7 @@ impl Holding {
         let watch = Arc::new(JobWatch {
             kind: claimed.job.kind,
             progress: Mutex::new(None),
-            stop: Mutex::new(None),
-            stopped: AtomicBool::new(false),
+            stop: OnceLock::new(),
             listener: worker.listener.clone(),
         });
         let done = CancellationToken::new();

@@ -158,10 +158,10 @@ impl Worker {
     /// At most one job. Says whether there was one.
     async fn work_once(&self, shutdown: &CancellationToken) -> Result<bool, StoreError> {
         let claim = Claim {
-            now: self.clock.now(),
+            now: self.now(),
             lease_duration: self.options.lease_duration,
             token: self.ids.token(),
-            batch_id: self.ids.next(self.clock.now()),
+            batch_id: self.ids.next(self.now()),
             worker_id: self.id,
             attempts_max: self.options.attempts_max,
         };
@@ -181,7 +181,7 @@ impl Worker {
 
     async fn work_on(&self, claimed: Claimed, shutdown: &CancellationToken) {
         info!(requests = claimed.requests.len(), "claimed");
-        let started = std::time::Instant::now();
+        let started = self.clock.monotonic();
         let holding = Holding::start(self, &claimed, shutdown.clone());
         let done = match claimed.job.kind {
             JobKind::Unlearning => self.unlearn(&claimed, &holding).await,
@@ -189,7 +189,7 @@ impl Worker {
             JobKind::Settlement => self.retrain(&claimed, &holding, Cause::Settled, None).await,
         };
         holding.end().await;
-        let seconds = started.elapsed().as_secs_f64();
+        let seconds = self.clock.monotonic().duration_since(started).as_secs_f64();
         metrics::histogram!("forgetd_job_seconds", "kind" => claimed.job.kind.as_str())
             .record(seconds);
         match done {
@@ -200,7 +200,7 @@ impl Worker {
 
     /// Ends an attempt that published nothing; the ledger decides what becomes of its requests.
     async fn give_up(&self, claimed: &Claimed, error: &JobError) {
-        let (lease, now) = (&claimed.lease, self.clock.now());
+        let (lease, now) = (&claimed.lease, self.now());
         let kind = claimed.job.kind.as_str();
         let ended = match error {
             JobError::Stopped(Stop::Fenced) | JobError::Store(StoreError::Fenced { .. }) => {

@@ -30,8 +30,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
 /// Rows that one pass of upkeep handles of each kind; the next pass goes on.
 const PAGE: u32 = 100;
 
-/// A blob that no version names after this long was left by a crash between storing the blob and
-/// publishing the version, which lie milliseconds apart.
+/// Younger blobs are not suspected: their version may be about to be published.
 const ORPHAN_AGE: Duration = Duration::from_hours(1);
 
 /// A settlement that failed for good is called for again after this long.
