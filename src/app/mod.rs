@@ -221,6 +221,7 @@ pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::R
         attempts_max: config.worker.attempts_max,
         threads: config.worker.threads,
         device: config.serving.device,
+        method_by_name: unlearning::by_name,
     };
     Worker::new(ledger.store.clone(), ledger.blobs.clone(), clock, ids, options)
 }

@@ -1,7 +1,7 @@
 //! Follows the ledger: loads what was published, answers from it, and reports which epoch this
 //! process serves. Without a report that the ledger took in time, nothing is answered.
 
-use std::{collections::HashSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
 
 use burn::tensor::Device;
 use tokio::{select, task, time::sleep};
@@ -21,7 +21,7 @@ use crate::{
         registry::{Published, Registry, ReportStart},
         version::{Predict, ServedVersion},
     },
-    store::{BlobError, Blobs, Store, StoreError},
+    store::{BlobError, Blobs, Served, Store, StoreError},
 };
 
 /// This process as one of those that answer from the ledger's newest versions.
@@ -86,30 +86,50 @@ impl Replica {
     /// # Errors
     /// When the ledger cannot be read or does not take the report.
     pub async fn sync(&self) -> Result<(), StoreError> {
-        let epochs = self.store.current_epochs().await?;
-        self.registry.retain(&epochs.iter().map(|(model_id, _)| *model_id).collect());
-        let newer: HashSet<Uuid> = epochs
-            .into_iter()
-            .filter(|(model_id, epoch)| self.registry.epoch(*model_id) < Some(*epoch))
-            .map(|(model_id, _)| model_id)
-            .collect();
-        self.report().await?;
+        let newer = self.announce().await?;
         if newer.is_empty() {
             return Ok(());
         }
-        let mut loading = pin!(self.load_all(newer));
+        let mut loading = pin!(self.load_all(newer.keys().copied()));
         // Loading may take longer than the lease.
         loop {
             select! {
                 () = &mut loading => break,
-                () = sleep(self.lease_duration / 4) => self.report().await?,
+                () = sleep(self.lease_duration / 4) => self.report(&newer).await?,
             }
         }
         // What this lets complete, a worker completes: the ledger wakes it.
-        self.report().await
+        self.report(&HashMap::new()).await
     }
 
-    async fn load_all(&self, model_ids: HashSet<Uuid>) {
+    /// Tells the ledger which epochs this replica is about to load, and returns them once they are
+    /// still current after it knows: from then on a deletion that supersedes them waits for this
+    /// replica before it is called completed.
+    async fn announce(&self) -> Result<HashMap<Uuid, u64>, StoreError> {
+        let mut newer = self.newer().await?;
+        loop {
+            self.report(&newer).await?;
+            if newer.is_empty() {
+                return Ok(newer);
+            }
+            let now_newer = self.newer().await?;
+            if now_newer == newer {
+                return Ok(newer);
+            }
+            newer = now_newer;
+        }
+    }
+
+    /// The ledger's current epoch of each model of which an older one, or none, answers here.
+    async fn newer(&self) -> Result<HashMap<Uuid, u64>, StoreError> {
+        let epochs = self.store.current_epochs().await?;
+        self.registry.retain(&epochs.iter().map(|(model_id, _)| *model_id).collect());
+        let is_newer =
+            |(model_id, epoch): &(Uuid, u64)| self.registry.epoch(*model_id) < Some(*epoch);
+        Ok(epochs.into_iter().filter(is_newer).collect())
+    }
+
+    async fn load_all(&self, model_ids: impl Iterator<Item = Uuid>) {
         for model_id in model_ids {
             match self.load(model_id).await {
                 Ok(version) => {
@@ -139,9 +159,18 @@ impl Replica {
             .map_err(LoadError::Panicked)?
     }
 
-    async fn report(&self) -> Result<(), StoreError> {
+    /// Tells the ledger what may be answered from here: of each model the oldest epoch still held,
+    /// or the one that is about to be loaded where there is none yet.
+    async fn report(&self, announced: &HashMap<Uuid, u64>) -> Result<(), StoreError> {
         let start = ReportStart { monotonic: self.clock.monotonic(), wall: self.clock.now() };
-        let served = self.registry.served();
+        let mut served = self.registry.served();
+        let first = |model_id: &Uuid| served.iter().all(|it| it.model_id != *model_id);
+        let firsts: Vec<Served> = announced
+            .iter()
+            .filter(|(model_id, _)| first(model_id))
+            .map(|(model_id, epoch)| Served { model_id: *model_id, epoch: *epoch })
+            .collect();
+        served.extend(firsts);
         self.store.report_served(self.id, start.wall, self.lease_duration, &served).await?;
         self.registry.renew_lease(start, self.lease_duration);
         Ok(())

@@ -27,7 +27,7 @@ use crate::{
     },
     nn::{device::DeviceKind, training::TrainingError, weights::WeightsError},
     store::{BlobError, Blobs, Claim, Claimed, Store, StoreError},
-    unlearning::UnlearningError,
+    unlearning::{Method, UnlearningError},
 };
 
 use compute::Compute;
@@ -44,6 +44,8 @@ pub struct WorkerOptions {
     /// Threads that compute; predictions have their own.
     pub threads: usize,
     pub device: DeviceKind,
+    /// The unlearning method of a policy's name.
+    pub method_by_name: fn(&str) -> Option<Method>,
 }
 
 /// Told of the progress of whatever this worker does, on the thread that computes.

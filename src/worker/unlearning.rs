@@ -14,7 +14,7 @@ use crate::{
     nn::{device::DeviceKind, weights},
     store::{Claimed, NewVersion, Publication},
     unlearning::{
-        self, Method, Task, Update,
+        Method, Task, Update,
         evidence::{self, Evidence},
         gates,
     },
@@ -66,7 +66,8 @@ impl Worker {
         let (Some(parent), false) = (parent, forgotten.is_empty()) else {
             return self.erase_only(claimed).await;
         };
-        let Some(Method::Update(update)) = unlearning::by_name(&claimed.model.policy.method) else {
+        let method = (self.options.method_by_name)(&claimed.model.policy.method);
+        let Some(Method::Update(update)) = method else {
             return self.retrain(claimed, holding, Cause::Settled, None).await;
         };
         let batch = self.load_batch(claimed, parent, forgotten, update.as_ref()).await?;

@@ -3,4 +3,6 @@
 mod floors;
 mod postgres;
 mod service;
+mod serving;
 mod store;
+mod worker;

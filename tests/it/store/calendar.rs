@@ -1,28 +1,18 @@
 //! The calendar is set back by an hour in the middle of everything.
 
-use std::{sync::Arc, time::Duration};
-
 use forgetd::{
-    clock::{Clock, Ids},
-    domain::{
-        deletion::DeletionState,
-        features::Features,
-        job::JobKind,
-        sample::{NewSample, Split},
-        timestamp::Timestamp,
-    },
-    nn::device::DeviceKind,
-    serving::{
-        registry::{Registry, Unserved},
-        replica::Replica,
-    },
+    clock::Clock,
+    domain::{deletion::DeletionState, job::JobKind, timestamp::Timestamp},
+    serving::registry::Unserved,
     store::{Blobs, StoreError},
-    worker::{Worker, WorkerOptions},
+    unlearning,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{LEASE, Ledger, at, new_deletion, new_id, on_both, sample_target, samples};
-use crate::service::eventually;
+use crate::{
+    service::eventually,
+    worker::{Running, learnable, replica},
+};
 
 on_both!(
     what_was_queued_before_is_claimed_at_once,
@@ -80,47 +70,15 @@ async fn a_workers_lease_is_its_own_as_long_as_it_renews(ledger: &Ledger) {
     assert_eq!((taken.job.id, taken.lease.attempt), (held.job.id, 2));
 }
 
-/// Rows that a logistic regression can learn.
-fn learnable(number: u64) -> NewSample {
-    let [sample] = samples(number..number + 1, 40).try_into().unwrap();
-    let side = if number.is_multiple_of(2) { 1.0 } else { -1.0 };
-    NewSample {
-        features: Features::Floats(vec![side, number as f32 / 100.0, 0.5, -side]),
-        split: if number < 40 { Split::Train } else { Split::Holdout },
-        ..sample
-    }
-}
-
 async fn a_worker_and_a_replica_go_on(ledger: &Ledger) {
     let clock = Clock::manual(at(2 * HOUR));
-    let (store, blobs) = (ledger.store.clone(), Blobs::open("memory:///").unwrap());
+    let (store, blobs) = (&ledger.store, Blobs::open("memory:///").unwrap());
     let model = ledger.model("m").await;
     ledger.ingest(&model, &(0..60).map(learnable).collect::<Vec<_>>()).await;
 
-    let options = WorkerOptions {
-        lease_duration: LEASE,
-        poll_interval: Duration::from_millis(50),
-        attempts_max: 1,
-        threads: 1,
-        device: DeviceKind::Flex,
-    };
-    let ids = Ids::seeded(1);
-    let worker = Worker::new(store.clone(), blobs.clone(), clock.clone(), ids, options).unwrap();
-    let working = CancellationToken::new();
-    let stop = working.clone();
-    let worker = tokio::spawn(async move { worker.run(stop).await });
-
-    let registry = Arc::new(Registry::new(clock.clone()));
-    let replica = Replica {
-        id: new_id(),
-        store: store.clone(),
-        blobs,
-        registry: registry.clone(),
-        clock: clock.clone(),
-        device: DeviceKind::Flex.device(),
-        lease_duration: LEASE,
-        poll_interval: LEASE / 4,
-    };
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let replica = replica(ledger, &blobs, &clock);
+    let registry = &replica.registry;
     let served = async |epoch| {
         eventually(
             "the replica answers from the epoch",
@@ -156,6 +114,5 @@ async fn a_worker_and_a_replica_go_on(ledger: &Ledger) {
     served(2).await;
     assert_dense(ledger).await;
 
-    working.cancel();
-    worker.await.unwrap();
+    worker.end().await;
 }

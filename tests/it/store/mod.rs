@@ -51,7 +51,7 @@ macro_rules! on_both {
         }
     )*};
 }
-use on_both;
+pub(crate) use on_both;
 
 /// A fresh ledger of one test, with a way around its verbs to look at the tables.
 pub struct Ledger {

@@ -1,0 +1,227 @@
+//! A worker in this process over each database, with methods of unlearning made for the test.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use forgetd::{
+    clock::{Clock, Ids},
+    domain::{
+        deletion::{DeletionRequest, DeletionState, Guarantee},
+        features::Features,
+        job::JobKind,
+        model::{Model, SettlementPolicy},
+        sample::{NewSample, Split},
+        version::Cause,
+        watch::Watch,
+    },
+    nn::device::DeviceKind,
+    serving::{registry::Registry, replica::Replica},
+    store::{Blobs, CreateModel},
+    unlearning::{Method, Task, UnlearningError, Update, Updated},
+    worker::{Worker, WorkerOptions},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    service::eventually,
+    store::{LEASE, Ledger, model, new_deletion, new_id, on_both, sample_target, samples},
+};
+
+on_both!(
+    a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
+    a_settlement_comes_by_itself_once_the_accuracy_fell,
+);
+
+/// A worker that runs until it is stopped.
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub fn start(
+        ledger: &Ledger,
+        blobs: &Blobs,
+        clock: &Clock,
+        method_by_name: fn(&str) -> Option<Method>,
+    ) -> Self {
+        let options = WorkerOptions {
+            lease_duration: LEASE,
+            poll_interval: Duration::from_millis(50),
+            attempts_max: 3,
+            threads: 1,
+            device: DeviceKind::Flex,
+            method_by_name,
+        };
+        let (store, blobs) = (ledger.store.clone(), blobs.clone());
+        let worker = Worker::new(store, blobs, clock.clone(), Ids::seeded(1), options).unwrap();
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { worker.run(stopped).await });
+        Self { stop, task }
+    }
+
+    /// # Panics
+    /// When the worker had died.
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// A replica that has loaded nothing yet.
+pub fn replica(ledger: &Ledger, blobs: &Blobs, clock: &Clock) -> Replica {
+    Replica {
+        id: new_id(),
+        store: ledger.store.clone(),
+        blobs: blobs.clone(),
+        registry: Arc::new(Registry::new(clock.clone())),
+        clock: clock.clone(),
+        device: DeviceKind::Flex.device(),
+        lease_duration: LEASE,
+        poll_interval: LEASE / 4,
+    }
+}
+
+/// Rows that a logistic regression can learn, 40 to train on and then hold-out ones.
+pub fn learnable(number: u64) -> NewSample {
+    let [sample] = samples(number..number + 1, 40).try_into().unwrap();
+    let side = if number.is_multiple_of(2) { 1.0 } else { -1.0 };
+    NewSample {
+        features: Features::Floats(vec![side, number as f32 / 100.0, 0.5, -side]),
+        split: if number < 40 { Split::Train } else { Split::Holdout },
+        ..sample
+    }
+}
+
+/// `model`, trained by the running worker on learnable rows.
+pub async fn train(ledger: &Ledger, model: &Model, clock: &Clock) {
+    let store = &ledger.store;
+    assert_eq!(store.create_model(model).await.unwrap(), CreateModel::Created);
+    ledger.ingest(model, &(0..60).map(learnable).collect::<Vec<_>>()).await;
+    store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now()).await.unwrap();
+    let version = async || store.current_version(model.id).await.unwrap().map(|it| it.epoch);
+    eventually("the model is trained", version, |epoch| *epoch == Some(1)).await;
+}
+
+/// A model named `m` that forgets by a method of this name, and settles when the accuracy fell by
+/// more than this only.
+pub fn model_of(method: &str, after_accuracy_drop: Option<f64>) -> Model {
+    let mut model = model("m");
+    model.recipe.learning_rate = 0.1;
+    method.clone_into(&mut model.policy.method);
+    model.policy.holdout_accuracy_tolerance = 1.0;
+    model.policy.settlement = SettlementPolicy {
+        after_requests: None,
+        after_age_s: None,
+        after_accuracy_drop,
+        ..SettlementPolicy::default()
+    };
+    model
+}
+
+async fn forget(ledger: &Ledger, model: &Model, number: u64, clock: &Clock) -> Uuid {
+    let deletion = new_deletion(model, vec![sample_target(number)], clock.now());
+    ledger.accept(&deletion).await;
+    deletion.id
+}
+
+async fn request_fits(
+    ledger: &Ledger,
+    id: Uuid,
+    what: &str,
+    fits: impl Fn(&DeletionRequest) -> bool,
+) -> DeletionRequest {
+    let request = async || ledger.store.deletion(id).await.unwrap().unwrap().request;
+    eventually(what, request, fits).await
+}
+
+/// A method that a test makes.
+struct Made {
+    update: fn(&Task<'_>) -> Updated,
+    panics: bool,
+}
+
+impl Update for Made {
+    fn name(&self) -> &'static str {
+        "made for a test"
+    }
+
+    fn parameters(&self) -> serde_json::Value {
+        serde_json::json!({})
+    }
+
+    fn retained_rows_max(&self) -> Option<usize> {
+        Some(16)
+    }
+
+    fn update(&self, task: &Task<'_>, _: &dyn Watch) -> Result<Updated, UnlearningError> {
+        assert!(!self.panics, "a defect in the method");
+        Ok((self.update)(task))
+    }
+}
+
+fn unchanged(task: &Task<'_>) -> Updated {
+    let details = serde_json::json!({});
+    Updated { network: task.network.clone(), memory: None, details }
+}
+
+async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger) {
+    /// Each id is the name of a method, whose first update panics.
+    fn panics_at_first(name: &str) -> Option<Method> {
+        static CALLED: Mutex<Vec<Uuid>> = Mutex::new(Vec::new());
+        let id = name.parse().ok()?;
+        let mut called = CALLED.lock().unwrap();
+        let panics = !called.contains(&id);
+        called.push(id);
+        Some(Method::Update(Box::new(Made { update: unchanged, panics })))
+    }
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, panics_at_first);
+    let model = model_of(&new_id().to_string(), None);
+    train(ledger, &model, &clock).await;
+
+    let id = forget(ledger, &model, 0, &clock).await;
+    let failed =
+        request_fits(ledger, id, "an attempt fails", |request| request.reason.is_some()).await;
+    let reason = failed.reason.unwrap();
+    assert!(reason.contains("panicked") && reason.contains("a defect"), "{reason}");
+    let completed = request_fits(ledger, id, "the next attempt completes it", |request| {
+        request.state == DeletionState::Completed
+    })
+    .await;
+    assert_eq!((completed.guarantee, completed.reason), (Some(Guarantee::Approximate), None));
+    worker.end().await;
+}
+
+async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
+    fn turned_around(task: &Task<'_>) -> Updated {
+        let mut weights = task.network.parameters();
+        weights.scale(-1.0);
+        Updated { network: task.network.with_parameters(&weights), ..unchanged(task) }
+    }
+    fn turns_answers_around(name: &str) -> Option<Method> {
+        let method = || Method::Update(Box::new(Made { update: turned_around, panics: false }));
+        (name == "turn-around").then(method)
+    }
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, turns_answers_around);
+    let model = model_of("turn-around", Some(0.5));
+    train(ledger, &model, &clock).await;
+
+    let id = forget(ledger, &model, 0, &clock).await;
+    request_fits(ledger, id, "the request is settled", |request| {
+        request.guarantee == Some(Guarantee::Exact)
+    })
+    .await;
+    let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
+    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
+    assert_eq!(causes, [Cause::Settled, Cause::Unlearned, Cause::Trained]);
+    let accuracy = |at: usize| versions[at].metrics.holdout_accuracy.unwrap();
+    assert!(accuracy(2) > 0.9 && accuracy(1) < 0.1, "{versions:#?}");
+    worker.end().await;
+}
