@@ -85,7 +85,8 @@ pub struct WorkerConfig {
     /// A worker that cannot reach the ledger for this long loses its job to another.
     pub lease_s: u64,
     pub poll_s: u64,
-    /// Attempts at one job before it fails for good.
+    /// Attempts at one job before it fails for good; requests whose worker was lost as often are
+    /// put off instead.
     pub attempts_max: u32,
 }
 

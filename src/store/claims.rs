@@ -15,7 +15,7 @@ use crate::{
     store::{
         Store, StoreError,
         jobs::{end_job, read_job},
-        leases::fail_requests,
+        leases::set_aside,
         models::read_model,
         transaction::{Tx, reading, writing},
     },
@@ -32,8 +32,8 @@ pub struct Claim {
     pub batch_id: Uuid,
     /// Name of the worker, for the record.
     pub worker_id: Uuid,
-    /// A job whose lease expired after this many attempts is failed instead of claimed again
-    /// (its requests fail with it).
+    /// A job whose lease expired after this many attempts is not claimed again: a training or a
+    /// settlement fails, and the requests of a batch are put off, each alone and longer each time.
     pub attempts_max: u32,
 }
 
@@ -155,11 +155,25 @@ async fn claim_expired(
     }
     if job.attempts >= claim.attempts_max {
         let reason = "the worker was lost at every attempt";
-        end_job(tx, &job, JobState::Failed, Some(reason), claim.now).await?;
-        fail_requests(tx, &job, reason, claim.now).await?;
+        match job.kind {
+            JobKind::Unlearning => {
+                let retry_at = claim.now.plus(lost_pause(job.attempts - claim.attempts_max));
+                set_aside(tx, &job, reason, claim.now, retry_at).await?;
+            }
+            JobKind::Training | JobKind::Settlement => {
+                end_job(tx, &job, JobState::Failed, Some(reason), claim.now).await?;
+            }
+        }
         return Ok(None);
     }
     lease_job(tx, claim, id).await.map(Some)
+}
+
+/// A request that takes its worker down each time must not do so all the time, and yet no accepted
+/// request is dropped for what happens to workers: 1, 2, 4, ... seconds, up to an hour.
+fn lost_pause(losses_beyond_limit: u32) -> Duration {
+    let seconds = 1_u64.checked_shl(losses_beyond_limit).unwrap_or(u64::MAX);
+    Duration::from_secs(seconds).min(Duration::from_hours(1))
 }
 
 async fn claim_queued(tx: &mut Tx, claim: &Claim, id: Uuid) -> Result<Option<Claimed>, StoreError> {

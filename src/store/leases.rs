@@ -119,21 +119,7 @@ impl Store {
                     end_job(tx, &job, JobState::Failed, Some(reason), now).await?;
                     fail_requests(tx, &job, reason, now).await
                 }
-                (Some(at), JobKind::Unlearning) => {
-                    end_job(tx, &job, JobState::Failed, Some(reason), now).await?;
-                    tx.query(
-                        "UPDATE deletion_requests SET state = 'queued', batch_id = NULL,
-                             attempts = $1, not_before = $2, reason = $3
-                         WHERE batch_id = $4",
-                    )
-                    .bind(i64::from(job.attempts))
-                    .time(at)
-                    .bind(reason)
-                    .bind(job.id)
-                    .execute()
-                    .await
-                    .map(drop)
-                }
+                (Some(at), JobKind::Unlearning) => set_aside(tx, &job, reason, now, at).await,
                 (Some(at), JobKind::Training | JobKind::Settlement) => {
                     requeue(tx, &job, job.attempts, job.preemptions, at, Some(reason)).await
                 }
@@ -216,6 +202,29 @@ async fn requeue(
     .bind(job.id)
     .execute_one()
     .await
+}
+
+/// Ends a batch whose requests are to be tried again from `retry_at` on, each alone.
+pub(super) async fn set_aside(
+    tx: &mut Tx,
+    job: &Job,
+    reason: &str,
+    now: Timestamp,
+    retry_at: Timestamp,
+) -> Result<(), StoreError> {
+    end_job(tx, job, JobState::Failed, Some(reason), now).await?;
+    tx.query(
+        "UPDATE deletion_requests SET state = 'queued', batch_id = NULL,
+             attempts = $1, not_before = $2, reason = $3
+         WHERE batch_id = $4",
+    )
+    .bind(i64::from(job.attempts))
+    .time(retry_at)
+    .bind(reason)
+    .bind(job.id)
+    .execute()
+    .await
+    .map(drop)
 }
 
 /// The requests of a failed batch fail with it. Their samples stay live (their tombstones stay

@@ -90,27 +90,36 @@ impl Traffic {
         Self { stopped, clients }
     }
 
-    /// No answer failed, none went back to an older version, and the swap held nobody up: the
-    /// first answers from a new version took at most ten times the median. Other processes share
-    /// the cores and make single answers late at any time; what a swap costs shows at each of
-    /// them, so that the median swap is judged, by its slowest client.
+    /// No answer failed, none went back to an older version, and no swap held anybody up: at each,
+    /// the first answers of the new version took at most ten times the median. Other processes
+    /// share the cores and make single answers late at any time; so an answer at a swap may also
+    /// take as long as the slowest answer that had no swap in it.
     async fn stop(self) {
         self.stopped.store(true, Ordering::Relaxed);
-        let mut all = Vec::new();
-        let mut slowest_at = vec![Duration::ZERO; SWAPS];
+        let (mut at_swap, mut elsewhere) = (vec![Duration::ZERO; SWAPS], Vec::new());
         for client in self.clients {
             let seen = client.await.unwrap();
             assert!(seen.is_sorted_by_key(|(_, version)| *version), "versions went back");
-            for (swap, slowest) in slowest_at.iter_mut().enumerate() {
-                let first = seen.iter().find(|(_, version)| *version == swap as u64 + 2);
-                *slowest = (*slowest).max(first.expect("each client sees each version").0);
+            let (mut before, mut swaps) = (1, 0);
+            for (elapsed, version) in seen {
+                if version == before {
+                    elsewhere.push(elapsed);
+                } else {
+                    swaps += 1;
+                    let slowest = &mut at_swap[usize::try_from(version).unwrap() - 2];
+                    *slowest = elapsed.max(*slowest);
+                }
+                before = version;
             }
-            all.extend(seen.into_iter().map(|(elapsed, _)| elapsed));
+            assert_eq!(swaps, SWAPS, "each client sees each version");
         }
-        all.sort_unstable();
-        slowest_at.sort_unstable();
-        let (median, at_swap) = (all[all.len() / 2], slowest_at[SWAPS / 2]);
-        assert!(at_swap <= median * 10, "{slowest_at:?} at the swaps, {median:?} in the median");
+        elsewhere.sort_unstable();
+        let limit = elsewhere[elsewhere.len() / 2] * 10;
+        let noise = elsewhere[elsewhere.len() - 1];
+        assert!(
+            at_swap.iter().all(|slowest| *slowest <= limit.max(noise)),
+            "{at_swap:?} at the swaps, limit {limit:?}, at most {noise:?} without a swap"
+        );
     }
 }
 

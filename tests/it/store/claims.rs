@@ -20,7 +20,8 @@ on_both!(
     a_job_that_stepped_aside_often_enough_goes_first,
     concurrent_claimers_get_each_job_once,
     one_model_has_one_running_job,
-    expired_leases_are_claimed_again_and_at_last_failed,
+    expired_leases_are_claimed_again_and_at_last_later_and_later,
+    a_training_whose_worker_is_always_lost_fails,
     one_job_of_a_kind_is_queued,
 );
 
@@ -136,7 +137,7 @@ async fn one_model_has_one_running_job(ledger: &Ledger) {
     assert_eq!(claimed, 1);
 }
 
-async fn expired_leases_are_claimed_again_and_at_last_failed(ledger: &Ledger) {
+async fn expired_leases_are_claimed_again_and_at_last_later_and_later(ledger: &Ledger) {
     let model: Model = ledger.trained_model("m", 8).await;
     let id = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     let claim =
@@ -151,12 +152,31 @@ async fn expired_leases_are_claimed_again_and_at_last_failed(ledger: &Ledger) {
     assert_ne!(second.lease.token, first.lease.token);
     let stale = ledger.store.renew_lease(&first.lease, at(41), LEASE, None).await;
     assert!(matches!(stale, Err(StoreError::Fenced { .. })));
-    assert!(ledger.store.claim(&claim(at(51))).await.unwrap().is_none(), "failed, not claimed");
-    let request = ledger.store.deletion(id).await.unwrap().unwrap().request;
-    assert_eq!((request.state, request.attempts), (DeletionState::Failed, 2));
-    assert!(request.reason.is_some());
-    assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 8, "nothing was erased");
-    ledger.delete(&model, vec![sample_target(0)], at(60)).await;
+    // Lost at every attempt: put off by 1, 2, 4 seconds, but never dropped.
+    let mut lost_at = 51;
+    for (attempt, pause) in [(3, 1), (4, 2), (5, 4)] {
+        assert!(ledger.store.claim(&claim(at(lost_at))).await.unwrap().is_none(), "put off");
+        let request = ledger.store.deletion(id).await.unwrap().unwrap().request;
+        assert_eq!((request.state, request.attempts), (DeletionState::Queued, attempt - 1));
+        assert!(request.reason.is_some());
+        let early = ledger.store.claim(&claim(at(lost_at + pause - 1))).await.unwrap();
+        assert!(early.is_none(), "{early:?}");
+        let again = ledger.store.claim(&claim(at(lost_at + pause))).await.unwrap().unwrap();
+        assert_eq!((again.requests.as_slice(), again.lease.attempt), ([id].as_slice(), attempt));
+        lost_at += pause + 10;
+    }
+}
+
+async fn a_training_whose_worker_is_always_lost_fails(ledger: &Ledger) {
+    let model = ledger.model("m").await;
+    let id = new_id();
+    ledger.store.enqueue_job(id, model.id, JobKind::Training, at(1)).await.unwrap();
+    let claim = |now| Claim { attempts_max: 1, ..claim(now) };
+    assert!(ledger.store.claim(&claim(at(2))).await.unwrap().is_some());
+    assert!(ledger.store.claim(&claim(at(2).plus(LEASE))).await.unwrap().is_none());
+    let job = ledger.store.job(id).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Failed);
+    assert!(job.reason.is_some_and(|reason| reason.contains("lost")));
 }
 
 async fn one_job_of_a_kind_is_queued(ledger: &Ledger) {
