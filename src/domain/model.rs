@@ -158,7 +158,7 @@ impl Default for SettlementPolicy {
     }
 }
 
-/// A recipe or policy value outside its range.
+/// A value of a recipe, a policy or a method outside its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("`{field}` is {value}, but must be {range}")]
 pub struct RangeError {
@@ -167,7 +167,9 @@ pub struct RangeError {
     pub range: &'static str,
 }
 
-fn check(
+/// # Errors
+/// When the value does not fit.
+pub fn check(
     fits: bool,
     field: &'static str,
     value: impl std::fmt::Display,

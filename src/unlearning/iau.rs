@@ -7,12 +7,14 @@
 
 use burn::module::Module as _;
 use burn::optim::GradientsParams;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::memory::{Memory, Resistance};
 use super::{Task, UnlearningError, Update, Updated};
 use crate::domain::{
     examples::Examples,
+    model::{RangeError, check},
     watch::{Progress, Watch},
 };
 use crate::nn::{
@@ -26,7 +28,8 @@ use crate::nn::{
 /// A step minimises
 /// `forget_weight * CE(forgotten, out-of-fold) + CE(retained, anchor) + memory_weight * sum F d^2`
 /// over at most `rows_per_step` rows of each kind, by Adam.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Iau {
     learning_rate: f64,
     rows_per_step: usize,
@@ -72,15 +75,7 @@ impl Update for Iau {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        json!({
-            "learning_rate": self.learning_rate,
-            "rows_per_step": self.rows_per_step,
-            "forget_weight": self.forget_weight,
-            "memory_weight": self.memory_weight,
-            "retained_rows_max": self.retained_rows_max,
-            "steps_min": self.steps_min,
-            "steps_max": self.steps_max,
-        })
+        json!(self)
     }
 
     fn retained_rows_max(&self) -> Option<usize> {
@@ -132,6 +127,21 @@ struct Descent {
 }
 
 impl Iau {
+    /// # Errors
+    /// Names the first parameter outside its range.
+    pub fn validate(&self) -> Result<(), RangeError> {
+        let weight = |weight: f32| (0.0..=1e6).contains(&weight);
+        let (forget, memory) = (self.forget_weight, self.memory_weight);
+        let (rows, pool) = (self.rows_per_step, self.retained_rows_max);
+        let rate = self.learning_rate;
+        check(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
+        check(rows > 0, "rows_per_step", rows, "at least 1")?;
+        check(weight(forget), "forget_weight", forget, "0 to 1e6")?;
+        check(weight(memory), "memory_weight", memory, "0 to 1e6")?;
+        check(pool > 0, "retained_rows_max", pool, "at least 1")?;
+        check(self.steps_max > 0, "steps_max", self.steps_max, "at least 1")
+    }
+
     fn descend(
         &self,
         task: &Task<'_>,

@@ -9,9 +9,10 @@ pub mod rank_test;
 pub mod reference;
 
 use burn::tensor::Device;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use self::{iau::Iau, reference::Reference};
-use crate::domain::{examples::Examples, watch::Watch};
+use crate::domain::{examples::Examples, model::RangeError, watch::Watch};
 use crate::nn::{network::Network, weights::WeightsError};
 
 /// How deleted samples are forgotten.
@@ -26,12 +27,58 @@ pub const NAMES: [&str; 3] = ["iau", "iau-reference", "retrain"];
 
 /// The method of that name with its default parameters; `None` when there is none.
 pub fn by_name(name: &str) -> Option<Method> {
+    by_name_with(name, &serde_json::Map::new()).ok()
+}
+
+/// The method of that name with these parameters, and the default where one is not given.
+///
+/// # Errors
+/// When there is no such method, it has no such parameter, or a value is out of range.
+pub fn by_name_with(
+    name: &str,
+    parameters: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Method, MethodError> {
+    let range = |source| MethodError::Range { method: name.to_owned(), source };
     match name {
-        "iau" => Some(Method::Update(Box::new(Iau::default()))),
-        "iau-reference" => Some(Method::Update(Box::new(Reference::default()))),
-        "retrain" => Some(Method::Retrain),
-        _ => None,
+        "iau" => {
+            let iau: Iau = parse(name, parameters)?;
+            iau.validate().map_err(range)?;
+            Ok(Method::Update(Box::new(iau)))
+        }
+        "iau-reference" => {
+            let reference: Reference = parse(name, parameters)?;
+            reference.validate().map_err(range)?;
+            Ok(Method::Update(Box::new(reference)))
+        }
+        "retrain" => {
+            let NoParameters {} = parse(name, parameters)?;
+            Ok(Method::Retrain)
+        }
+        other => Err(MethodError::Unknown(other.to_owned())),
     }
+}
+
+/// A method that cannot be had as it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum MethodError {
+    #[error("there is no unlearning method {0:?}")]
+    Unknown(String),
+    #[error("the parameters of method {method:?} cannot be read")]
+    Parameters { method: String, source: serde_json::Error },
+    #[error("a parameter of method {method:?} is out of range")]
+    Range { method: String, source: RangeError },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoParameters {}
+
+fn parse<T: DeserializeOwned>(
+    method: &str,
+    parameters: &serde_json::Map<String, serde_json::Value>,
+) -> Result<T, MethodError> {
+    T::deserialize(parameters)
+        .map_err(|source| MethodError::Parameters { method: method.to_owned(), source })
 }
 
 /// An approximate method: from a network and the rows to forget to the network that has.
@@ -154,6 +201,33 @@ mod tests {
             }
         }
         assert!(by_name("gradient-ascent").is_none());
+    }
+
+    #[test]
+    fn parameters_replace_defaults_and_wrong_ones_are_named() {
+        let with = |name: &str, parameters: serde_json::Value| {
+            by_name_with(name, parameters.as_object().unwrap())
+        };
+        let Ok(Method::Update(iau)) = with("iau", serde_json::json!({"steps_min": 7})) else {
+            panic!("`iau` is an update")
+        };
+        let Some(Method::Update(default)) = by_name("iau") else { panic!("`iau` is an update") };
+        assert_eq!(iau.parameters()["steps_min"], 7);
+        assert_eq!(iau.parameters()["steps_max"], default.parameters()["steps_max"]);
+
+        for (name, parameters, word) in [
+            ("iau", serde_json::json!({"lerning_rate": 1}), "lerning_rate"),
+            ("iau", serde_json::json!({"learning_rate": "high"}), "high"),
+            ("iau", serde_json::json!({"learning_rate": -1.0}), "learning_rate"),
+            ("iau", serde_json::json!({"rows_per_step": 0}), "rows_per_step"),
+            ("iau-reference", serde_json::json!({"epsilon": 0.0}), "epsilon"),
+            ("retrain", serde_json::json!({"steps": 3}), "steps"),
+            ("amnesia", serde_json::json!({}), "amnesia"),
+        ] {
+            let error = with(name, parameters).err().unwrap();
+            let text = crate::domain::chain::Chain(&error).to_string();
+            assert!(text.contains(word), "{text}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `iau-reference`: the step that the published code of IAU (arXiv 2507.23257) takes, for
 //! comparison. It hardly forgets a batch and wears the network down over many requests.
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Task, UnlearningError, Update, Updated};
 use crate::domain::{
     examples::Examples,
+    model::{RangeError, check},
     watch::{Progress, Watch},
 };
 use crate::nn::{
@@ -16,7 +18,8 @@ use crate::nn::{
 
 /// One step of a fresh Adam along `grad(mean loss over retained) - grad(mean loss over
 /// forgotten)`, labels as targets, every row of both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Reference {
     learning_rate: f32,
     /// Adam's.
@@ -38,7 +41,7 @@ impl Update for Reference {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        json!({"learning_rate": self.learning_rate, "epsilon": self.epsilon})
+        json!(self)
     }
 
     fn retained_rows_max(&self) -> Option<usize> {
@@ -72,6 +75,14 @@ impl Update for Reference {
 }
 
 impl Reference {
+    /// # Errors
+    /// Names the first parameter outside its range.
+    pub fn validate(&self) -> Result<(), RangeError> {
+        let (rate, epsilon) = (self.learning_rate, self.epsilon);
+        check(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
+        check(epsilon > 0.0 && epsilon <= 1.0, "epsilon", epsilon, "above 0 and at most 1")
+    }
+
     /// Adam's first step in closed form: its moment estimates, corrected for their bias, are the
     /// gradient and its square.
     fn step(&self, weights: &mut Parameters, gradient: &Parameters) {
