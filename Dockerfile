@@ -18,7 +18,9 @@ RUN mkdir src \
     && cargo build --release --locked --features "$FEATURES" \
     && rm -rf src target/release/.fingerprint/forgetd-*
 
+COPY build.rs ./
 COPY data data
+COPY evaluation/suites evaluation/suites
 COPY migrations migrations
 COPY src src
 RUN cargo build --release --locked --features "$FEATURES"

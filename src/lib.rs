@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod dataset;
 pub mod domain;
+pub mod evaluation;
 pub mod http;
 pub mod nn;
 pub mod serving;

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod demo;
+mod evaluate;
 mod health;
 mod ingest;
 mod keys;
@@ -19,6 +20,7 @@ use crate::{
     app::{AppError, Ledger, LedgerError},
     dataset::raw_sample::ReadError,
     domain::chain::Chain,
+    evaluation::EvaluationError,
     store::{Conflict, IngestError, StoreError},
 };
 
@@ -51,6 +53,8 @@ enum Command {
     Ingest(Box<ingest::IngestArgs>),
     /// Train a model on what the ledger holds, or settle it, and exit.
     Train(train::TrainArgs),
+    /// Judge unlearning methods against retraining, by a suite, and write a report.
+    Evaluate(evaluate::EvaluateArgs),
     /// Make, list and revoke API keys.
     Keys(keys::KeysArgs),
     /// Print the description of the API, `openapi.yaml`.
@@ -74,6 +78,8 @@ enum CliError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
     #[error("cannot open {path}")]
     File { path: PathBuf, source: io::Error },
     #[error("the terminal or a thread failed")]
@@ -135,6 +141,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         }
         Command::Ingest(args) => args.run(&config).await?,
         Command::Train(args) => args.run(&config).await?,
+        Command::Evaluate(args) => args.run(&config).await?,
         Command::Keys(args) => args.run(&config).await?,
         Command::Openapi => openapi::run()?,
         Command::Health => return health::run(&config).await,

@@ -8,9 +8,9 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::info;
 
-use crate::domain::{job::JobKind, watch::Progress};
+use crate::domain::watch::Progress;
 
-/// A bar per stage of a job.
+/// A bar per stage of long work.
 pub(super) struct Bars {
     shown: Mutex<Shown>,
     on_terminal: bool,
@@ -29,7 +29,7 @@ impl Bars {
         Self { shown: Mutex::new(Shown::default()), on_terminal: std::io::stderr().is_terminal() }
     }
 
-    pub(super) fn show(&self, kind: JobKind, progress: &Progress) {
+    pub(super) fn show(&self, kind: &str, progress: &Progress) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         if shown.stage != progress.stage {
             if let Some(bar) = shown.bar.take() {
@@ -47,7 +47,7 @@ impl Bars {
         let tenths = progress.done * 10 / progress.total.max(1);
         if tenths > shown.tenths {
             shown.tenths = tenths;
-            info!(kind = kind.as_str(), stage = progress.stage, percent = tenths * 10, "working");
+            info!(kind, stage = progress.stage, percent = tenths * 10, "working");
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) async fn train(
     let bars = Arc::new(Bars::new());
     let shown = bars.clone();
     let worker = worker(config, ledger, clock.clone(), ids)?
-        .with_listener(Arc::new(move |kind, progress| shown.show(kind, progress)));
+        .with_listener(Arc::new(move |kind, progress| shown.show(kind.as_str(), progress)));
     let stop = CancellationToken::new();
     let (working, watching) = (stop.clone(), stop.clone());
     let work = Box::pin(async move { worker.run(working).await });

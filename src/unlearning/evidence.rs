@@ -128,7 +128,7 @@ fn differences(
 
 /// `log p_y - log(1 - p_y)`, the second term summed over the other classes, so that it stays
 /// accurate where `p_y` is close to one; within `±CONFIDENCE_MAX`.
-fn confidence(log_probabilities: &[f32], label: usize) -> f64 {
+pub fn confidence(log_probabilities: &[f32], label: usize) -> f64 {
     /// About what 32-bit log-probabilities can tell apart from certainty.
     const CONFIDENCE_MAX: f64 = 80.0;
     let others: f64 = log_probabilities

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 7] = [
     &["domain"],
     &["clock", "nn", "dataset"],
     &["unlearning", "store"],
-    &["serving"],
+    &["serving", "evaluation"],
     &["http", "worker"],
     &["app"],
     &["cli"],

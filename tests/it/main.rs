@@ -1,5 +1,6 @@
 //! The black-box tests, one binary.
 
+mod evaluation;
 mod floors;
 mod postgres;
 mod service;

@@ -1,0 +1,164 @@
+//! One case: a network that was trained on a data set with a seed, and what it is to forget.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use serde_json::json;
+
+use super::{
+    data::Dataset,
+    deletion,
+    error::EvaluationError,
+    library::{Library, Reference, Training},
+    suite::{DeletionSpec, Draw, MethodSpec, NOTHING, NetworkEntry},
+    training_set::TrainingSet,
+};
+use crate::{
+    domain::{
+        model::Recipe,
+        network::{Architecture, NetworkSpec},
+        watch::Watch,
+    },
+    nn::prediction::log_probabilities,
+};
+
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub dataset: Arc<Dataset>,
+    pub network: NetworkEntry,
+    pub spec: NetworkSpec,
+    pub deletion: DeletionSpec,
+    pub seed: u64,
+    pub retrainings: usize,
+    pub reference_models: usize,
+    pub retained_measured_max: usize,
+    pub methods: Vec<MethodSpec>,
+}
+
+/// Seeds of the retrainings follow the case's by so much at least, so that none is another's.
+const SEED_STRIDE: u64 = 1_000;
+
+impl Case {
+    /// The network for the data set.
+    pub fn resolve(
+        network: &NetworkEntry,
+        dataset: &Dataset,
+    ) -> Result<NetworkSpec, EvaluationError> {
+        let architecture: &Architecture = &network.architecture;
+        architecture.resolve(&dataset.train.shape, dataset.classes.len()).map_err(|source| {
+            EvaluationError::Network {
+                network: network.name.clone(),
+                dataset: dataset.name.clone(),
+                source: Box::new(source),
+            }
+        })
+    }
+
+    /// Everything that decides the case, as part of a key.
+    pub fn key(&self) -> serde_json::Value {
+        let DeletionSpec { draw, rows, share, requests, name: _ } = &self.deletion;
+        json!({
+            "data": self.dataset.digest,
+            "network": self.spec,
+            "recipe": self.recipe(self.seed),
+            "deletion": {"draw": draw, "rows": rows, "share": share, "requests": requests},
+            "retrainings": self.retrainings,
+            "reference_models": self.reference_models,
+            "retained_measured_max": self.retained_measured_max,
+        })
+    }
+
+    /// The rows that are deleted, in the order of their deletion.
+    pub fn deleted(
+        &self,
+        library: &Library,
+        watch: &dyn Watch,
+    ) -> Result<Vec<usize>, EvaluationError> {
+        deletion::choose(&self.deletion, &self.dataset, self.seed, || {
+            let all = TrainingSet::all(self.dataset.clone());
+            let network = library.network(&self.training(all, self.seed), watch)?;
+            let train = &self.dataset.train;
+            let predicted = log_probabilities(&network, train);
+            let rows = predicted.chunks_exact(network.classes()).zip(&train.labels);
+            Ok(rows.map(|(row, label)| -f64::from(row[*label as usize])).collect())
+        })
+    }
+
+    /// As [`Case::base`], which no trained network is needed for: even where one decides what is
+    /// deleted, it does not decide what the base is trained on.
+    pub fn base_before_choice(&self) -> Result<Training, EvaluationError> {
+        if !self.is_mislabelled() {
+            return Ok(self.base(&[]));
+        }
+        let none = || Ok(Vec::new());
+        Ok(self.base(&deletion::choose(&self.deletion, &self.dataset, self.seed, none)?))
+    }
+
+    /// Numbers of folds whose out-of-fold predictions the methods want.
+    pub fn folds(&self) -> BTreeSet<u32> {
+        let updates = self.methods.iter().filter(|method| method.name != NOTHING);
+        updates.map(|method| method.folds.unwrap_or(self.network.recipe.folds)).collect()
+    }
+
+    pub fn is_the_same_as(&self, other: &Self) -> bool {
+        self.is_of_the_table_of(other) && self.seed == other.seed
+    }
+
+    /// Whether both differ in their seeds at most.
+    pub fn is_of_the_table_of(&self, other: &Self) -> bool {
+        self.dataset.name == other.dataset.name
+            && self.network.name == other.network.name
+            && self.deletion.name == other.deletion.name
+    }
+
+    /// Of the network that is to forget `deleted`.
+    pub fn base(&self, deleted: &[usize]) -> Training {
+        self.training(self.set(deleted), self.seed)
+    }
+
+    /// The same recipe with other seeds, without what is deleted.
+    pub fn retrained(&self, deleted: &[usize]) -> Vec<Training> {
+        let set = self.set(deleted).without(deleted);
+        let first = self.seed * SEED_STRIDE + 1;
+        let seeds = (first..).take(self.retrainings);
+        seeds.map(|seed| self.training(set.clone(), seed)).collect()
+    }
+
+    /// The same recipe and seed without what is deleted: what a settlement makes.
+    pub fn settled(&self, deleted: &[usize]) -> Training {
+        self.training(self.set(deleted).without(deleted), self.seed)
+    }
+
+    /// Shared by all cases of the data set and network; none where the labels were changed, which
+    /// the reference models have not seen.
+    pub fn references(&self) -> Vec<Reference> {
+        if self.is_mislabelled() {
+            return Vec::new();
+        }
+        let models = self.reference_models;
+        let reference = |model| Reference {
+            dataset: self.dataset.clone(),
+            spec: self.spec.clone(),
+            recipe: self.recipe(model as u64),
+            model,
+            models,
+        };
+        (0..models).map(reference).collect()
+    }
+
+    pub fn is_mislabelled(&self) -> bool {
+        self.deletion.draw == Draw::Mislabelled
+    }
+
+    fn set(&self, deleted: &[usize]) -> TrainingSet {
+        let all = TrainingSet::all(self.dataset.clone());
+        if self.is_mislabelled() { all.mislabelling(deleted) } else { all }
+    }
+
+    fn training(&self, set: TrainingSet, seed: u64) -> Training {
+        Training { set, spec: self.spec.clone(), recipe: self.recipe(seed) }
+    }
+
+    fn recipe(&self, seed: u64) -> Recipe {
+        Recipe { seed, ..self.network.recipe.clone() }
+    }
+}

@@ -1,0 +1,258 @@
+//! The report as one HTML page that needs nothing else.
+
+use std::fmt::Write as _;
+
+use super::{
+    drawings::{self, Palette},
+    markdown::shown,
+    plot,
+};
+use crate::evaluation::{
+    error::EvaluationError,
+    figure::Figure,
+    judgement::{JUDGED, bars, mean_ranks},
+    summary::{Row, Summary, Table},
+    timing::TimingTable,
+};
+
+const STYLE: &str = include_str!("style.css");
+
+pub fn render(summary: &Summary) -> Result<String, EvaluationError> {
+    let palette = Palette::of(summary);
+    let mut page = String::new();
+    let drawn: Vec<Vec<String>> = summary
+        .tables
+        .iter()
+        .map(|table| drawings::of(table, &palette).iter().map(plot::Plot::render).collect())
+        .collect::<Result<_, _>>()?;
+    let times: Vec<String> = drawings::of_times(&summary.timings, &palette)
+        .iter()
+        .map(plot::Plot::render)
+        .collect::<Result<_, _>>()?;
+    write(&mut page, summary, &palette, &drawn, &times).expect("writing to memory does not fail");
+    Ok(page)
+}
+
+fn write(
+    page: &mut String,
+    summary: &Summary,
+    palette: &Palette,
+    drawn: &[Vec<String>],
+    times: &[String],
+) -> std::fmt::Result {
+    let machine = &summary.machine;
+    write!(
+        page,
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>Evaluation: {name}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Evaluation: {name}</h1>\n<p>{about}</p>\n\
+         <p class=\"made\">forgetd {program}, {when}, {processor}, {threads} threads</p>\n",
+        name = escaped(&summary.suite),
+        about = escaped(summary.about.trim()),
+        program = escaped(&machine.program),
+        when = escaped(&summary.written_at),
+        processor = escaped(&machine.processor),
+        threads = machine.threads,
+    )?;
+    writeln!(
+        page,
+        "<p>Every figure is a mean over seeds ± half the width of its 95 % interval. <b>retrain</b> \
+         is the floor: {} networks a seed, trained with other seeds and without the deleted \
+         samples, each judged against the others. A method that forgets as retraining does stands \
+         where the floor stands: neither an attack that tells nothing nor an accuracy of zero is \
+         the aim, and an attack's area <em>below</em> the floor's gives the samples away as well.</p>",
+        summary.retrainings
+    )?;
+    write_overview(page, summary, palette)?;
+    for (number, (table, drawn)) in summary.tables.iter().zip(drawn).enumerate() {
+        write_table(page, number, table, palette, drawn)?;
+    }
+    write_times(page, &summary.timings, palette, times)?;
+    writeln!(page, "<h2>Columns</h2>\n<dl>")?;
+    for figure in Figure::ALL {
+        if summary.tables.iter().any(|table| table.floor.figures.contains_key(&figure)) {
+            writeln!(page, "<dt>{}</dt><dd>{}</dd>", figure.label(), figure.meaning())?;
+        }
+    }
+    writeln!(page, "</dl>\n</body>\n</html>")
+}
+
+/// How many bars each method meets in each table, and its mean rank.
+fn write_overview(page: &mut String, summary: &Summary, palette: &Palette) -> std::fmt::Result {
+    let mut labels: Vec<&str> = Vec::new();
+    for row in summary.tables.iter().flat_map(|table| &table.methods) {
+        if !labels.contains(&row.label.as_str()) {
+            labels.push(&row.label);
+        }
+    }
+    writeln!(
+        page,
+        "<h2>How close to retraining</h2>\n<p>Bars met of those that apply, and the mean rank among \
+         the table's methods over the same figures (1 is the nearest). The bars: accF and accT \
+         within a point of the floor or within the floor's own interval where that is wider, AUC \
+         within 0.02, LiRA TPR within a point, klF at most 1.25 and klT at most 1.1 times the \
+         floor's.</p>\n<div class=\"wide\"><table><thead><tr><th></th>"
+    )?;
+    for label in &labels {
+        writeln!(page, "<th>{}{}</th>", swatch(palette.color(label)), escaped(label))?;
+    }
+    writeln!(page, "</tr></thead><tbody>")?;
+    for (number, table) in summary.tables.iter().enumerate() {
+        let title = escaped(&table.title());
+        write!(page, "<tr><th><a href=\"#table-{number}\">{title}</a></th>")?;
+        let ranks = mean_ranks(table);
+        for label in &labels {
+            let place = table.methods.iter().position(|row| row.label == **label);
+            match place.map(|at| (bars(&table.methods[at], &table.floor), ranks[at])) {
+                Some((bars, Some(rank))) => {
+                    let met = bars.iter().filter(|bar| bar.is_met).count();
+                    let class = if met == bars.len() { "met" } else { "missed" };
+                    write!(
+                        page,
+                        "<td class=\"{class}\">{met}/{} <small>rank {rank:.1}</small></td>",
+                        bars.len()
+                    )?;
+                }
+                Some((_, None)) => write!(page, "<td class=\"missed\">failed</td>")?,
+                None => write!(page, "<td></td>")?,
+            }
+        }
+        writeln!(page, "</tr>")?;
+    }
+    writeln!(page, "</tbody></table></div>")
+}
+
+fn write_table(
+    page: &mut String,
+    number: usize,
+    table: &Table,
+    palette: &Palette,
+    drawn: &[String],
+) -> std::fmt::Result {
+    let columns = table.columns();
+    let seeds: Vec<String> = table.seeds.iter().map(u64::to_string).collect();
+    writeln!(
+        page,
+        "<h2 id=\"table-{number}\">{}</h2>\n<p>{} of {} training samples deleted in {} \
+         request{}; seeds {}.</p>\n<div class=\"wide\"><table><thead><tr><th>method</th>",
+        escaped(&table.title()),
+        table.deleted,
+        table.train_rows,
+        table.requests,
+        if table.requests == 1 { "" } else { "s" },
+        seeds.join(", ")
+    )?;
+    for figure in &columns {
+        write!(page, "<th title=\"{}\">{}</th>", figure.meaning(), figure.label())?;
+    }
+    writeln!(page, "</tr></thead><tbody>")?;
+    write_row(page, &table.floor, None, &columns, 0)?;
+    for row in &table.methods {
+        write_row(page, row, Some(&table.floor), &columns, palette.color(&row.label))?;
+    }
+    writeln!(page, "</tbody></table></div>")?;
+    for row in &table.methods {
+        for failure in &row.failures {
+            let (label, failure) = (escaped(&row.label), escaped(failure));
+            writeln!(page, "<p class=\"failure\">{label} failed: {failure}</p>")?;
+        }
+    }
+    writeln!(page, "<div class=\"figures\">\n{}\n</div>", drawn.join("\n"))
+}
+
+fn write_row(
+    page: &mut String,
+    row: &Row,
+    floor: Option<&Row>,
+    columns: &[Figure],
+    color: usize,
+) -> std::fmt::Result {
+    let bars = floor.map(|floor| bars(row, floor)).unwrap_or_default();
+    let class = if floor.is_none() { " class=\"floor\"" } else { "" };
+    write!(page, "<tr{class}><th>{}{}</th>", swatch(color), escaped(&row.label))?;
+    for figure in columns {
+        let Some(estimate) = row.figures.get(figure) else {
+            write!(page, "<td></td>")?;
+            continue;
+        };
+        let judged = JUDGED.contains(figure).then(|| bars.iter().find(|bar| bar.figure == *figure));
+        let class = match judged.flatten() {
+            Some(bar) if bar.is_met => " class=\"met\"",
+            Some(_) => " class=\"missed\"",
+            None => "",
+        };
+        let text = shown(*figure, estimate);
+        let (mean, half_width) = text.split_once(" ± ").unwrap_or((text.as_str(), ""));
+        let interval = if half_width.is_empty() {
+            String::new()
+        } else {
+            format!(" <small>± {half_width}</small>")
+        };
+        write!(page, "<td{class}>{mean}{interval}</td>")?;
+    }
+    writeln!(page, "</tr>")
+}
+
+fn write_times(
+    page: &mut String,
+    timings: &[TimingTable],
+    palette: &Palette,
+    drawn: &[String],
+) -> std::fmt::Result {
+    if timings.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        page,
+        "<h2>Time</h2>\n<p>Seconds of computing on one thread, nothing beside it, without reading \
+         or gathering samples; the median of the runs, and in parentheses how many times faster \
+         than retraining. Retraining is training alone, without the cross-fitting that a \
+         settlement does as well.</p>\n<div class=\"wide\"><table><thead><tr><th></th>\
+         <th>of</th><th>deleted</th><th>{}retrain</th>",
+        swatch(0)
+    )?;
+    let mut labels: Vec<&str> = Vec::new();
+    for time in timings.iter().flat_map(|table| &table.methods) {
+        if !labels.contains(&time.label.as_str()) {
+            labels.push(&time.label);
+        }
+    }
+    for label in &labels {
+        writeln!(page, "<th>{}{}</th>", swatch(palette.color(label)), escaped(label))?;
+    }
+    writeln!(page, "</tr></thead><tbody>")?;
+    for table in timings {
+        write!(
+            page,
+            "<tr><th>{}, {}: {}</th><td>{}</td><td>{}</td><td>{:.3}</td>",
+            escaped(&table.dataset),
+            escaped(&table.network),
+            escaped(&table.deletion),
+            table.train_rows,
+            table.deleted,
+            table.retraining.seconds
+        )?;
+        for label in &labels {
+            match table.methods.iter().find(|time| time.label == **label) {
+                Some(time) => write!(
+                    page,
+                    "<td>{:.3} <small>({:.1} x)</small></td>",
+                    time.seconds,
+                    table.retraining.seconds / time.seconds
+                )?,
+                None => write!(page, "<td></td>")?,
+            }
+        }
+        writeln!(page, "</tr>")?;
+    }
+    writeln!(page, "</tbody></table></div>\n<div class=\"figures\">\n{}\n</div>", drawn.join("\n"))
+}
+
+fn swatch(color: usize) -> String {
+    format!("<span class=\"swatch\" style=\"background:{}\"></span>", plot::hex(color))
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}

@@ -1,0 +1,216 @@
+//! Timings: a method against retraining, one run after the other with nothing beside them.
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{
+    case::Case,
+    cell::RETRAIN,
+    error::EvaluationError,
+    library::Library,
+    statistics::median,
+    storage::{self, Storage},
+    suite::MethodSpec,
+    update::{Trained, requests},
+};
+use crate::{
+    clock::Clock,
+    domain::{chain::Chain, watch::Watch},
+    nn::training::{TrainingError, train},
+    unlearning::{Method, UnlearningError},
+};
+
+/// A case whose methods are timed.
+#[derive(Clone, Debug)]
+pub struct Timed {
+    pub case: Case,
+    /// Runs of each method, at most.
+    pub repeats: usize,
+    /// What the times were measured on.
+    pub processor: String,
+}
+
+/// A raw result.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimingCell {
+    /// Everything that decides the result but the machine's state.
+    pub key: serde_json::Value,
+    /// Deleted samples.
+    pub deleted: usize,
+    /// Of computing, without reading or gathering samples; one a run, all on one thread. For a
+    /// stream the sum over its requests.
+    pub seconds: Vec<f64>,
+    pub failure: Option<String>,
+}
+
+/// Times of one deletion on one network, as `results.json` has them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TimingTable {
+    pub dataset: String,
+    pub network: String,
+    pub deletion: String,
+    pub train_rows: usize,
+    pub deleted: usize,
+    pub requests: usize,
+    /// Of training with the same recipe and seed without the deleted samples; the cross-fitting
+    /// that a settlement does as well is not counted.
+    pub retraining: Time,
+    pub methods: Vec<Time>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Time {
+    pub label: String,
+    /// The median run.
+    pub seconds: f64,
+    pub runs: Vec<f64>,
+}
+
+/// What has taken this long is not run again.
+const ENOUGH_SECONDS: f64 = 60.0;
+
+impl Timed {
+    /// Key of a method's timing; of retraining's without a method.
+    pub fn key(&self, method: Option<&MethodSpec>) -> Result<serde_json::Value, EvaluationError> {
+        let cell = self.case.cell_key(method)?;
+        Ok(json!({"timing": cell, "repeats": self.repeats, "processor": self.processor}))
+    }
+
+    /// Times what the output folder lacks.
+    pub fn fill(
+        &self,
+        library: &Library,
+        storage: &Storage,
+        clock: &Clock,
+        watch: &dyn Watch,
+    ) -> Result<(), EvaluationError> {
+        let deleted = self.case.deleted(library, watch)?;
+        for method in std::iter::once(None).chain(self.case.methods.iter().map(Some)) {
+            let key = self.key(method)?;
+            let path = storage.place("timings", &key, "json");
+            if path.exists() {
+                continue;
+            }
+            let timed = match method {
+                None => self.time_retraining(&deleted, library, clock, watch),
+                Some(method) => self.time_method(method, &deleted, library, clock, watch),
+            };
+            let (seconds, failure) = match timed {
+                Ok(seconds) => (seconds, None),
+                Err(Failure::Method(why)) => (Vec::new(), Some(why)),
+                Err(Failure::Evaluation(error)) => return Err(error),
+            };
+            storage::write_json(
+                &path,
+                &TimingCell { key, deleted: deleted.len(), seconds, failure },
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What is known so far; `None` without the retraining's time.
+    pub fn table(&self, storage: &Storage) -> Result<Option<TimingTable>, EvaluationError> {
+        let cell = |method: Option<&MethodSpec>| {
+            storage::read_json::<TimingCell>(&storage.place("timings", &self.key(method)?, "json"))
+        };
+        let time = |method: Option<&MethodSpec>| -> Result<Option<Time>, EvaluationError> {
+            let Some(cell) = cell(method)? else { return Ok(None) };
+            let label = method.map_or(RETRAIN, MethodSpec::label).to_owned();
+            let time = |seconds| Time { label, seconds, runs: cell.seconds.clone() };
+            Ok(median(&cell.seconds).map(time))
+        };
+        let (Some(TimingCell { deleted, .. }), Some(retraining)) = (cell(None)?, time(None)?)
+        else {
+            return Ok(None);
+        };
+        let methods = self.case.methods.iter().filter_map(|method| time(Some(method)).transpose());
+        let (dataset, deletion) = (&self.case.dataset, &self.case.deletion);
+        Ok(Some(TimingTable {
+            dataset: dataset.name.clone(),
+            network: self.case.network.name.clone(),
+            deletion: deletion.name.clone(),
+            train_rows: dataset.train.len(),
+            deleted,
+            requests: deletion.requests,
+            methods: methods.collect::<Result<_, _>>()?,
+            retraining,
+        }))
+    }
+
+    fn time_retraining(
+        &self,
+        deleted: &[usize],
+        library: &Library,
+        clock: &Clock,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f64>, Failure> {
+        let training = self.case.settled(deleted);
+        let examples = training.set.examples();
+        self.repeat(|| {
+            let started = clock.monotonic();
+            train(&training.spec, &examples, &training.recipe, library.device(), watch).map_err(
+                |error| match error {
+                    TrainingError::Cancelled => EvaluationError::Stopped,
+                    source => EvaluationError::Training {
+                        what: RETRAIN.to_owned(),
+                        source: Box::new(source),
+                    },
+                },
+            )?;
+            Ok(clock.monotonic().duration_since(started).as_secs_f64())
+        })
+    }
+
+    fn time_method(
+        &self,
+        spec: &MethodSpec,
+        deleted: &[usize],
+        library: &Library,
+        clock: &Clock,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f64>, Failure> {
+        let Some(Method::Update(update)) = spec.method().map_err(EvaluationError::method)? else {
+            return Ok(Vec::new());
+        };
+        let mut training = self.case.base(deleted);
+        training.recipe.folds = spec.folds.unwrap_or(training.recipe.folds);
+        let network = library.network(&training, watch)?;
+        let out_of_fold = library.out_of_fold(&training, watch)?;
+        let trained = Trained::new(&training, network, out_of_fold, clock);
+        self.repeat(|| {
+            let mut state = trained.start();
+            for request in requests(deleted.len(), self.case.deletion.requests) {
+                trained.forget(update.as_ref(), &mut state, deleted, request, watch)?;
+            }
+            Ok(state.seconds)
+        })
+    }
+
+    fn repeat(&self, mut run: impl FnMut() -> Result<f64, Failure>) -> Result<Vec<f64>, Failure> {
+        let mut seconds = Vec::new();
+        while seconds.len() < self.repeats && seconds.iter().sum::<f64>() < ENOUGH_SECONDS {
+            seconds.push(run()?);
+        }
+        Ok(seconds)
+    }
+}
+
+enum Failure {
+    Method(String),
+    Evaluation(EvaluationError),
+}
+
+impl From<EvaluationError> for Failure {
+    fn from(error: EvaluationError) -> Self {
+        Self::Evaluation(error)
+    }
+}
+
+impl From<UnlearningError> for Failure {
+    fn from(error: UnlearningError) -> Self {
+        match error {
+            UnlearningError::Cancelled => Self::Evaluation(EvaluationError::Stopped),
+            error => Self::Method(Chain(&error).to_string()),
+        }
+    }
+}
