@@ -1,6 +1,9 @@
 //! Entries of the audit log: canonical JSON, hashed as RFC 6962 leaves.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,6 +25,9 @@ pub enum AuditKind {
     JobFailed,
     #[serde(rename = "job.cancelled")]
     JobCancelled,
+    /// A batch's transaction: what was erased, and what was measured of its update.
+    #[serde(rename = "batch.published")]
+    BatchPublished,
     #[serde(rename = "version.published")]
     VersionPublished,
     #[serde(rename = "version.weights_removed")]
@@ -46,6 +52,9 @@ pub enum AuditKind {
     ApiKeyCreated,
     #[serde(rename = "api_key.revoked")]
     ApiKeyRevoked,
+    /// The key that signs the log's checkpoints from here on.
+    #[serde(rename = "log_key.adopted")]
+    LogKeyAdopted,
 }
 
 /// One entry on its way into the log, in the transaction that it records.
@@ -53,10 +62,10 @@ pub enum AuditKind {
 pub struct NewAuditEvent {
     pub kind: AuditKind,
     pub model_id: Option<Uuid>,
-    /// The deletion request, job, version's job or API key that it is about.
+    /// The model, deletion request, job, version's job or API key that it is about.
     pub about: Option<Uuid>,
     /// Counts, digests, epochs, pseudonyms; never an identifier of a person.
-    pub details: serde_json::Value,
+    pub details: Value,
 }
 
 /// One entry of the log.
@@ -69,18 +78,54 @@ pub struct AuditEvent {
     pub entry: String,
 }
 
+/// Bytes of an entry at most: the log is served in bundles that give lengths 16 bits.
+const ENTRY_BYTES_MAX: usize = u16::MAX as usize;
+
+/// Where an entry is too long, a field of its details that is longer stands as its digest.
+const FIELD_BYTES_MAX: usize = 4_096;
+
 impl NewAuditEvent {
     /// The leaf's bytes: canonical JSON as in RFC 8785.
     pub fn entry(&self, occurred_at: Timestamp) -> String {
-        let entry = serde_json::json!({
+        let whole = self.entry_with(&self.details, occurred_at);
+        if whole.len() <= ENTRY_BYTES_MAX {
+            return whole;
+        }
+        let shortened = match &self.details {
+            Value::Object(fields) => {
+                let field = |(name, value): (&String, &Value)| {
+                    (name.clone(), shortened(value).into_owned())
+                };
+                Value::Object(fields.iter().map(field).collect())
+            }
+            other => shortened(other).into_owned(),
+        };
+        self.entry_with(&shortened, occurred_at)
+    }
+
+    fn entry_with(&self, details: &Value, occurred_at: Timestamp) -> String {
+        canonical(&json!({
             "about": self.about,
-            "details": self.details,
+            "details": details,
             "kind": self.kind,
             "model_id": self.model_id,
             "occurred_at": occurred_at,
-        });
-        serde_json_canonicalizer::to_string(&entry).expect("a JSON value serializes to memory")
+        }))
     }
+}
+
+fn shortened(value: &Value) -> Cow<'_, Value> {
+    let text = canonical(value);
+    if text.len() <= FIELD_BYTES_MAX {
+        Cow::Borrowed(value)
+    } else {
+        Cow::Owned(json!({"bytes": text.len(), "sha256": Digest::of(text.as_bytes())}))
+    }
+}
+
+/// RFC 8785.
+pub fn canonical(value: &Value) -> String {
+    serde_json_canonicalizer::to_string(value).expect("a JSON value serializes to memory")
 }
 
 /// RFC 6962, section 2.1: SHA-256 of a zero byte and the entry.
@@ -106,11 +151,28 @@ mod tests {
             kind: AuditKind::ModelCreated,
             model_id: None,
             about: None,
-            details: serde_json::json!({"z": 1, "a": {"d": 2, "c": 3}}),
+            details: json!({"z": 1, "a": {"d": 2, "c": 3}}),
         };
         assert_eq!(
             event.entry(Timestamp::from_micros(0)),
             r#"{"about":null,"details":{"a":{"c":3,"d":2},"z":1},"kind":"model.created","model_id":null,"occurred_at":"1970-01-01T00:00:00Z"}"#
         );
+    }
+
+    #[test]
+    fn every_entry_fits_into_a_bundle() {
+        let long = "x".repeat(70_000);
+        let event = NewAuditEvent {
+            kind: AuditKind::ModelCreated,
+            model_id: None,
+            about: None,
+            details: json!({"name": "digits", "network": {"layers": [long]}}),
+        };
+        let entry = event.entry(Timestamp::from_micros(0));
+        assert!(entry.len() < 1_000);
+        let digest = Digest::of(canonical(&event.details["network"]).as_bytes()).to_string();
+        assert!(entry.contains(r#""name":"digits""#) && entry.contains(&digest), "{entry}");
+        let fitting = NewAuditEvent { details: json!({"text": "x".repeat(60_000)}), ..event };
+        assert!(fitting.entry(Timestamp::from_micros(0)).len() > 60_000);
     }
 }

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{identity::Pseudonym, timestamp::Timestamp};
+use super::{
+    audit::canonical,
+    identity::{Digest, Pseudonym},
+    timestamp::Timestamp,
+};
 
 /// Where a deletion request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -133,7 +137,8 @@ impl Rejection {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct TargetOutcome {
     pub kind: TargetKind,
     /// Pseudonym of the target.
@@ -142,6 +147,12 @@ pub struct TargetOutcome {
     pub samples: u64,
     /// Set when the target was rejected.
     pub rejection: Option<Rejection>,
+}
+
+/// SHA-256 of the targets' canonical JSON (RFC 8785), in the order of the request: binds them to
+/// the audit log without the log naming up to 10,000 pseudonyms.
+pub fn targets_digest(targets: &[TargetOutcome]) -> Digest {
+    Digest::of(canonical(&serde_json::json!(targets)).as_bytes())
 }
 
 #[derive(Clone, Debug, PartialEq)]

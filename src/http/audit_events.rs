@@ -44,7 +44,7 @@ pub struct EventsQuery {
     /// Name of a model.
     #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,63}$")]
     model: Option<String>,
-    /// Id of the deletion request, run, batch or API key that an entry is about.
+    /// Id of the model, deletion request, run, batch or API key that an entry is about.
     about: Option<Uuid>,
     /// Index to start from; `next_cursor` of the page before.
     #[param(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]

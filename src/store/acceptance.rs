@@ -1,12 +1,11 @@
 //! Accepting a deletion request.
 
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::{
     domain::{
         audit::AuditKind,
-        deletion::{DeletionState, Target},
+        deletion::{DeletionState, Target, targets_digest},
         identity::Digest,
         timestamp::Timestamp,
     },
@@ -99,7 +98,7 @@ impl Store {
                 "rejected": rejected,
                 "samples": samples,
                 "targets": new.targets.len(),
-                "targets_digest": digest_of(&new.targets),
+                "targets_digest": targets_digest(&details.targets),
             });
             tx.record(new.received_at, kind, new.model_id, new.id, facts);
             tx.wake();
@@ -271,16 +270,4 @@ async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError>
     .execute()
     .await?;
     Ok(())
-}
-
-/// SHA-256 over each target's kind, a zero byte and its 32 bytes, in order: what a caller who
-/// kept the request can compare without the log naming 10,000 pseudonyms.
-fn digest_of(targets: &[Target]) -> Digest {
-    let mut hash = Sha256::new();
-    for target in targets {
-        hash.update(target.kind.as_str());
-        hash.update([0]);
-        hash.update(target.key.as_bytes());
-    }
-    Digest::from_bytes(hash.finalize().into())
 }

@@ -56,8 +56,9 @@ pub(super) async fn close_contributions(
     .map(drop)
 }
 
-/// Removes the content and the predictions of the batch's samples; their pseudonyms stay.
-pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Result<(), StoreError> {
+/// Removes the content and the predictions of the batch's samples; their pseudonyms stay. Returns
+/// how many samples that were.
+pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Result<u64, StoreError> {
     for sql in [
         "DELETE FROM sample_contents WHERE sample_id IN (
              SELECT d.sample_id FROM deletion_requests r
@@ -91,7 +92,7 @@ pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Resul
         .fetch_one()
         .await?;
     if row.count::<u64>("samples")? == deleted {
-        Ok(())
+        Ok(deleted)
     } else {
         Err(tx.damaged("another number of samples than the batch's requests delete"))
     }

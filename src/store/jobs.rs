@@ -163,7 +163,8 @@ pub(super) async fn end_job(
         JobState::Failed => AuditKind::JobFailed,
         _ => AuditKind::JobCancelled,
     };
-    let details = serde_json::json!({"attempts": job.attempts, "kind": job.kind, "reason": reason});
+    // The reason is free text, which may quote what a sample held: it has no place in the log.
+    let details = serde_json::json!({"attempts": job.attempts, "kind": job.kind});
     tx.record(now, kind, job.model_id, job.id, details);
     tx.wake();
     Ok(())

@@ -248,7 +248,7 @@ pub(super) async fn fail_requests(
     for row in &failed {
         let id = row.uuid("id")?;
         release_samples(tx, id).await?;
-        let details = serde_json::json!({"batch": job.id, "reason": reason});
+        let details = serde_json::json!({"batch": job.id});
         tx.record(now, AuditKind::DeletionFailed, job.model_id, id, details);
     }
     Ok(())

@@ -51,7 +51,7 @@ impl Store {
                 "recipe": model.recipe,
                 "policy": model.policy,
             });
-            tx.record(model.created_at, AuditKind::ModelCreated, model.id, None, details);
+            tx.record(model.created_at, AuditKind::ModelCreated, model.id, model.id, details);
             Ok(CreateModel::Created)
         })
     }

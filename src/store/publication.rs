@@ -74,7 +74,7 @@ impl Store {
                         let predictions = publication.predictions.as_deref().unwrap_or_default();
                         replace_predictions(tx, job.model_id, predictions).await?;
                         replace_contributors(tx, job.model_id, epoch).await?;
-                        settle_requests(tx, job.model_id, epoch, publication.now).await?;
+                        settle_requests(tx, &job, epoch, publication.now).await?;
                     }
                     Some(epoch)
                 }
@@ -83,7 +83,19 @@ impl Store {
             };
             if job.kind == JobKind::Unlearning {
                 close_contributions(tx, &job, published).await?;
-                erase_batch(tx, &job, publication.now).await?;
+                let erased = erase_batch(tx, &job, publication.now).await?;
+                let details = serde_json::json!({
+                    "epoch": published,
+                    "erased": erased,
+                    "evidence": publication.evidence,
+                });
+                tx.record(
+                    publication.now,
+                    AuditKind::BatchPublished,
+                    job.model_id,
+                    job.id,
+                    details,
+                );
             }
             end_lease(tx, &job, published, publication).await?;
             tx.wake();
@@ -127,13 +139,27 @@ async fn insert_version(
     let details = serde_json::json!({
         "cause": version.cause,
         "epoch": epoch,
+        "forgetd": env!("CARGO_PKG_VERSION"),
         "memory": version.memory,
         "method": version.method,
         "metrics": version.metrics,
+        "parent_epoch": version.parent_epoch,
+        "parent_weights": parent_weights(tx, job.model_id, version.parent_epoch).await?,
         "weights": version.weights,
     });
     tx.record(now, AuditKind::VersionPublished, job.model_id, job.id, details);
     Ok(())
+}
+
+async fn parent_weights(
+    tx: &mut Tx,
+    model_id: Uuid,
+    parent_epoch: Option<u64>,
+) -> Result<Option<Digest>, StoreError> {
+    let Some(epoch) = parent_epoch else { return Ok(None) };
+    let sql = "SELECT weights FROM versions WHERE model_id = $1 AND epoch = $2";
+    let row = tx.query(sql).bind(model_id).count(epoch).fetch_one().await?;
+    row.digest("weights").map(Some)
 }
 
 async fn replace_predictions(
@@ -198,7 +224,7 @@ async fn replace_contributors(tx: &mut Tx, model_id: Uuid, epoch: u64) -> Result
 
 async fn settle_requests(
     tx: &mut Tx,
-    model_id: Uuid,
+    job: &Job,
     epoch: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -208,12 +234,12 @@ async fn settle_requests(
              WHERE model_id = $2 AND state = 'completed' AND settled_at IS NULL RETURNING id",
         )
         .time(now)
-        .bind(model_id)
+        .bind(job.model_id)
         .fetch_all()
         .await?;
     for row in &settled {
-        let details = serde_json::json!({"epoch": epoch});
-        tx.record(now, AuditKind::DeletionSettled, model_id, row.uuid("id")?, details);
+        let details = serde_json::json!({"epoch": epoch, "job": job.id});
+        tx.record(now, AuditKind::DeletionSettled, job.model_id, row.uuid("id")?, details);
     }
     Ok(())
 }

@@ -137,7 +137,7 @@ impl Store {
                     "UPDATE versions SET weights_removed_at = $1
                      WHERE model_id = $2 AND epoch = $3 AND weights_removed_at IS NULL
                          AND epoch < (SELECT current_epoch FROM models WHERE id = $2)
-                     RETURNING weights",
+                     RETURNING job_id, weights",
                 )
                 .time(now)
                 .bind(model_id)
@@ -147,7 +147,8 @@ impl Store {
             if let Some(row) = removed {
                 let details =
                     serde_json::json!({"epoch": epoch, "weights": row.digest("weights")?});
-                tx.record(now, AuditKind::WeightsRemoved, model_id, None, details);
+                let job_id = row.uuid("job_id")?;
+                tx.record(now, AuditKind::WeightsRemoved, model_id, job_id, details);
                 return Ok(());
             }
             let sql = "SELECT weights_removed_at FROM versions WHERE model_id = $1 AND epoch = $2";

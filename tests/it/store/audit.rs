@@ -71,7 +71,7 @@ async fn every_step_of_a_deletion_leaves_its_leaf(ledger: &Ledger) {
     let of_both = AuditFilter { about: Some(id), model_id: Some(model.id) };
     assert_eq!(kinds(of_both).await, steps);
     let of_model = AuditFilter { about: None, model_id: Some(model.id) };
-    assert_eq!(kinds(of_model).await.len(), 11);
+    assert_eq!(kinds(of_model).await.len(), 12);
     let of_another = AuditFilter { about: Some(id), model_id: Some(new_id()) };
     assert!(kinds(of_another).await.is_empty());
 }
