@@ -3,6 +3,7 @@
 //! ARCHITECTURE.md maps the floors; modules import only from the floors below their own.
 
 pub mod app;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod dataset;

@@ -9,7 +9,7 @@ use std::{
 const FLOORS: [&[&str]; 7] = [
     &["domain"],
     &["clock", "nn", "dataset"],
-    &["unlearning", "store"],
+    &["unlearning", "audit", "store"],
     &["serving", "evaluation"],
     &["http", "worker"],
     &["app"],
