@@ -11,6 +11,8 @@ pub mod domain;
 pub mod evaluation;
 pub mod http;
 pub mod nn;
+pub mod notary;
+pub mod outbound;
 pub mod serving;
 pub mod store;
 pub mod unlearning;

@@ -5,7 +5,9 @@ use uuid::Uuid;
 use crate::{
     domain::audit::{AuditEvent, leaf_hash},
     store::{
-        Store, StoreError, postgres, sqlite,
+        Store, StoreError, postgres,
+        row::Row,
+        sqlite,
         transaction::{Dialect, Tx, reading},
     },
 };
@@ -13,7 +15,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AuditFilter {
     pub model_id: Option<Uuid>,
-    /// The deletion request, job or API key that the event is about.
+    /// The model, deletion request, job or API key that the event is about.
     pub about: Option<Uuid>,
 }
 
@@ -47,18 +49,17 @@ impl Store {
             for id in [filter.about, filter.model_id].into_iter().flatten() {
                 statement = statement.bind(id);
             }
-            let rows = statement.fetch_all().await?;
-            rows.iter()
-                .map(|row| {
-                    Ok(AuditEvent {
-                        index: row.count("idx")?,
-                        leaf_hash: row.digest("leaf_hash")?,
-                        entry: row.get("entry")?,
-                    })
-                })
-                .collect()
+            statement.fetch_all().await?.iter().map(read_event).collect()
         })
     }
+}
+
+pub(super) fn read_event(row: &Row) -> Result<AuditEvent, StoreError> {
+    Ok(AuditEvent {
+        index: row.count("idx")?,
+        leaf_hash: row.digest("leaf_hash")?,
+        entry: row.get("entry")?,
+    })
 }
 
 /// Writes the transaction's leaves, next to each other.

@@ -11,6 +11,8 @@
 mod acceptance;
 mod audit;
 mod blobs;
+mod certificates;
+mod checkpoints;
 mod claims;
 mod deletions;
 mod erasure;
@@ -35,6 +37,8 @@ mod versions;
 pub use acceptance::{Acceptance, Idempotency, NewDeletion};
 pub use audit::AuditFilter;
 pub use blobs::{BlobError, Blobs};
+pub use certificates::DeletionRecord;
+pub use checkpoints::{NewCheckpoint, PutCheckpoint, StoredCheckpoint};
 pub use claims::{Claim, Claimed};
 pub use deletions::{Cancellation, DeletionDetails, DeletionFilter};
 pub use error::StoreError;

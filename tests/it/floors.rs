@@ -8,9 +8,9 @@ use std::{
 /// Every top-level module, from the ground up.
 const FLOORS: [&[&str]; 7] = [
     &["domain"],
-    &["clock", "nn", "dataset"],
+    &["clock", "outbound", "nn", "dataset"],
     &["unlearning", "audit", "store"],
-    &["serving", "evaluation"],
+    &["serving", "evaluation", "notary"],
     &["http", "worker"],
     &["app"],
     &["cli"],

@@ -4,6 +4,7 @@ mod acceptance;
 mod audit;
 mod blobs;
 mod calendar;
+mod checkpoints;
 mod claims;
 mod erasure;
 mod ingestion;

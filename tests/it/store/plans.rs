@@ -24,6 +24,9 @@ const LARGE: &[&str] = &[
     "deletion_targets",
     "tombstones",
     "audit_events",
+    "audit_nodes",
+    "audit_checkpoints",
+    "audit_cosignatures",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,6 +115,17 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     ] {
         pool.execute(filler).await.unwrap();
     }
+    // A log of many tiles, signed often.
+    for filler in [
+        "INSERT INTO audit_nodes (level, idx, hash)
+         SELECT 1 + i % 2, i / 2, sha256(i::text::bytea) FROM generate_series(0, 9999) AS i",
+        "INSERT INTO audit_checkpoints (size, root, note, signed_at)
+         SELECT i, sha256(i::text::bytea), '', 0 FROM generate_series(1, 5000) AS i",
+        "INSERT INTO audit_cosignatures (size, witness, line)
+         SELECT size, 'w', '' FROM audit_checkpoints",
+    ] {
+        pool.execute(filler).await.unwrap();
+    }
     pool.execute("ANALYZE").await.unwrap();
     let database = ledger.url.split(['/', '?']).nth(3).unwrap().to_owned();
     for setting in
@@ -167,8 +181,20 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     {
         store.audit_events(&AuditFilter { model_id, about }, 5, 20).await.unwrap();
     }
+    read_the_tree(&store, new.id).await;
     store.close().await;
     read_plans(&crate::postgres::log(), &database)
+}
+
+async fn read_the_tree(store: &Store, deletion_id: uuid::Uuid) {
+    store.audit_size().await.unwrap();
+    store.audit_hashes(0, 256, 256).await.unwrap();
+    store.audit_hashes(1, 0, 256).await.unwrap();
+    store.audit_nodes(1).await.unwrap();
+    store.deletion_record(deletion_id).await.unwrap();
+    for cosigned in [false, true] {
+        store.latest_checkpoint(cosigned).await.unwrap();
+    }
 }
 
 /// The log's entries look like `database|LOG:  duration: ... plan:`, a line `Query Text: ...`, the
