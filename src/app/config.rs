@@ -25,6 +25,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub serving: ServingConfig,
     pub worker: WorkerConfig,
+    pub audit: AuditConfig,
     pub telemetry: TelemetryConfig,
 }
 
@@ -88,6 +89,33 @@ pub struct WorkerConfig {
     /// Attempts at one job before it fails for good; requests whose worker was lost as often are
     /// put off instead.
     pub attempts_max: u32,
+}
+
+/// The audit log, which everybody can check.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// Name of the log, which its checkpoints begin with; best the address under which it is
+    /// found, without a scheme. `forgetd/` and its key's id when absent.
+    pub origin: Option<String>,
+    /// 64 hexadecimal digits: the Ed25519 secret that signs checkpoints. Made at the first start
+    /// in `audit-key` of the data folder when absent. Replicas must share it.
+    pub signing_key: Option<SecretString>,
+    /// Whether the log's entries are served without an API key; its hashes and checkpoints always
+    /// are.
+    pub entries_public: bool,
+    /// Who cosigns the log's checkpoints.
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// A witness as C2SP tlog-witness has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Below which its `add-checkpoint` lies.
+    pub url: String,
+    /// Its verifier key: `name+id+key`.
+    pub key: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -276,7 +304,17 @@ mod tests {
         let text = include_str!("../../deploy/forgetd.toml");
         let config = load(text).unwrap();
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
-        for key in ["drain_delay_s", "poll_s", "attempts_max", "otlp_endpoint", "service_key"] {
+        for key in [
+            "drain_delay_s",
+            "poll_s",
+            "attempts_max",
+            "otlp_endpoint",
+            "service_key",
+            "origin",
+            "signing_key",
+            "entries_public",
+            "witnesses",
+        ] {
             assert!(text.contains(key), "{key} is not shown");
         }
     }

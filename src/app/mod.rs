@@ -19,6 +19,8 @@ use tracing::{info, warn};
 use crate::{
     clock::{Clock, Ids},
     http::{self, Access, Draining, Limits, State},
+    notary::{Notary, NotaryError, Witnessing},
+    outbound::{Outbound, OutboundError},
     serving::{executor::Executor, registry::Registry, replica::Replica},
     store::{Store, StoreError},
     unlearning,
@@ -26,7 +28,7 @@ use crate::{
 };
 
 use config::Config;
-pub use ledger::{Ledger, LedgerError};
+pub use ledger::{Ledger, LedgerError, log_signer};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -54,6 +56,12 @@ pub enum AppError {
     Threads(#[source] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Notary(#[from] NotaryError),
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
 }
 
 /// A running service.
@@ -67,6 +75,7 @@ pub struct App {
     server: JoinHandle<io::Result<()>>,
     following: CancellationToken,
     replica: Option<JoinHandle<()>>,
+    witnessing: Option<JoinHandle<()>>,
     working: CancellationToken,
     worker: Option<JoinHandle<()>>,
 }
@@ -84,6 +93,10 @@ impl App {
     ) -> Result<Self, AppError> {
         let (clock, ids) = (Clock::system(), Ids::system());
         let access = access(config, &ledger.store).await?;
+        let signer = log_signer(&config.audit, &config.ledger)?;
+        let notary = Notary::open(ledger.store.clone(), signer, clock.clone()).await?;
+        let notary = Arc::new(notary);
+        let witnesses = ledger::witnesses(&config.audit)?;
         let listen = config.http.listen;
         let failed = |source| AppError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -118,9 +131,18 @@ impl App {
             None
         };
 
+        // Witnesses are asked as long as the ledger is followed, by who answers for the log.
+        let witnessing = if roles.contains(&Role::Api) && !witnesses.is_empty() {
+            let witnessing = Witnessing::new(notary.clone(), Outbound::new(None)?, witnesses);
+            Some(tokio::spawn(witnessing.run(following.clone())))
+        } else {
+            None
+        };
+
         let draining = Draining::default();
         let state = Arc::new(State {
             store: ledger.store.clone(),
+            notary,
             registry,
             executor: Executor::start(config.serving.threads, config.serving.queue_max)
                 .map_err(AppError::Threads)?,
@@ -147,6 +169,7 @@ impl App {
             server: tokio::spawn(server.into_future()),
             following,
             replica,
+            witnessing,
             working,
             worker,
         })
@@ -173,6 +196,9 @@ impl App {
         self.following.cancel();
         if let Some(replica) = self.replica {
             within(self.drain_timeout, "the replica", replica).await;
+        }
+        if let Some(witnessing) = self.witnessing {
+            within(self.drain_timeout, "asking witnesses", witnessing).await;
         }
         self.store.close().await;
         info!("stopped");
@@ -207,6 +233,7 @@ fn limits(config: &Config) -> Limits {
         queued_deletions: config.http.deletion_queue_max,
         body_timeout: timeout,
         request_timeout: timeout,
+        entries_public: config.audit.entries_public,
     }
 }
 

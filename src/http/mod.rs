@@ -4,6 +4,7 @@
 mod audit_events;
 mod auth;
 mod body;
+mod certificates;
 mod deletion_requests;
 mod documentation;
 mod inference;
@@ -20,6 +21,7 @@ mod targets;
 mod tests;
 mod tombstones;
 mod training_runs;
+mod transparency;
 mod versions;
 
 use std::sync::Arc;
@@ -48,7 +50,12 @@ pub fn router(state: Arc<State>) -> Router {
 
 /// The `OpenAPI` 3.1 document of the same routes.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    documented().into_openapi()
+    let mut document = documented().into_openapi();
+    // Axum writes the rest of a path as {*rest}, OpenAPI knows no such thing.
+    let paths = std::mem::take(&mut document.paths.paths);
+    document.paths.paths =
+        paths.into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    document
 }
 
 fn documented() -> OpenApiRouter<Arc<State>> {
@@ -65,7 +72,12 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(tombstones::lift))
         .routes(routes!(deletion_requests::create, deletion_requests::list))
         .routes(routes!(deletion_requests::read, deletion_requests::cancel))
+        .routes(routes!(certificates::read))
         .routes(routes!(audit_events::list))
+        .routes(routes!(transparency::checkpoint))
+        .routes(routes!(transparency::public_key))
+        .routes(routes!(transparency::tile))
+        .routes(routes!(transparency::entries))
         .routes(routes!(inference::server))
         .routes(routes!(inference::live))
         .routes(routes!(inference::ready))

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     domain::{access::Scope, chain::Chain, deletion::DeletionState, job::JobState},
+    notary::NotaryError,
     serving::{executor::ServingError, registry::Unserved},
     store::{Conflict, StoreError},
 };
@@ -71,6 +72,7 @@ pub enum Resource {
     TrainingRun,
     DeletionRequest,
     Tombstone,
+    Tile,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +126,9 @@ pub enum Problem {
     NotCancellable {
         state: DeletionState,
     },
+    NotCertifiable {
+        state: DeletionState,
+    },
     TrainingRunActive {
         kind: &'static str,
         id: uuid::Uuid,
@@ -163,6 +168,7 @@ impl Problem {
             Self::ModelExists
             | Self::SampleConflict { .. }
             | Self::NotCancellable { .. }
+            | Self::NotCertifiable { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. } => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -209,6 +215,7 @@ impl Problem {
             | Self::IdempotencyKeyReused
             | Self::QueueFull { .. }
             | Self::NotCancellable { .. }
+            | Self::NotCertifiable { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }
             | Self::InvalidInference(_)
@@ -280,6 +287,23 @@ impl From<StoreError> for Problem {
             | StoreError::Damaged { .. }
             | StoreError::Fenced { .. }
             | StoreError::Open { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<NotaryError> for Problem {
+    fn from(error: NotaryError) -> Self {
+        match error {
+            NotaryError::Store(error) => error.into(),
+            NotaryError::Overtaken => Self::StoreUnavailable,
+            NotaryError::ForeignKey { .. }
+            | NotaryError::Rewritten { .. }
+            | NotaryError::Incomplete(_)
+            | NotaryError::Tree(_)
+            | NotaryError::Checkpoint(_)
+            | NotaryError::Cosignature(_)
+            | NotaryError::Entry(_)
+            | NotaryError::Certificate(_) => Self::internal(&error),
         }
     }
 }

@@ -20,12 +20,14 @@ use crate::{
         auth::Access,
         problem::{Problem, Resource},
     },
+    notary::Notary,
     serving::{executor::Executor, registry::Registry},
     store::Store,
 };
 
 pub struct State {
     pub store: Store,
+    pub notary: Arc<Notary>,
     pub registry: Arc<Registry>,
     pub executor: Executor,
     pub clock: Clock,
@@ -52,6 +54,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a request may take in all.
     pub request_timeout: Duration,
+    /// Whether the audit log's entries are for everybody.
+    pub entries_public: bool,
 }
 
 impl Default for Limits {
@@ -62,6 +66,7 @@ impl Default for Limits {
             queued_deletions: 10_000,
             body_timeout: Duration::from_mins(1),
             request_timeout: Duration::from_mins(2),
+            entries_public: false,
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     router,
 };
 use crate::{
+    audit::note::Signer,
     clock::{Clock, Ids},
     dataset::encoder::Encoder,
     domain::{
@@ -28,6 +29,7 @@ use crate::{
         version::{Cause, VersionMetrics},
     },
     nn::{network::Network, weights},
+    notary::Notary,
     serving::{executor::Executor, registry::Registry, replica::Replica},
     store::{Blobs, Claim, NewVersion, Publication, Store},
 };
@@ -66,7 +68,11 @@ async fn service(access: Access) -> Service {
         lease_duration: LEASE,
         poll_interval: Duration::from_secs(1),
     };
+    let signer = Signer::new("forgetd.test/log", &[9; 32]).unwrap();
     let state = State {
+        notary: std::sync::Arc::new(
+            Notary::open(store.clone(), signer, clock.clone()).await.unwrap(),
+        ),
         store,
         registry,
         executor: Executor::start(1, 16).unwrap(),

@@ -38,6 +38,9 @@ impl Problem {
             Self::NotCancellable { .. } => {
                 ("not-cancellable", "The deletion request is not queued any more")
             }
+            Self::NotCertifiable { .. } => {
+                ("not-certifiable", "The deletion request is not completed")
+            }
             Self::TrainingRunActive { .. } => {
                 ("training-run-active", "Such a run waits or runs already")
             }
@@ -92,6 +95,9 @@ impl Problem {
             Self::NotCancellable { state } => {
                 format!("it is {state}; only queued requests can be cancelled").into()
             }
+            Self::NotCertifiable { state } => {
+                format!("it is {state}; there is a certificate once it is completed").into()
+            }
             Self::TrainingRunActive { kind, id } => format!("{kind} run {id}").into(),
             Self::TrainingRunEnded { state } => {
                 format!("it is {} and cannot be cancelled", state.as_str()).into()
@@ -122,6 +128,7 @@ impl Resource {
                 ("unknown-deletion-request", "There is no such deletion request")
             }
             Self::Tombstone => ("unknown-tombstone", "There is no such tombstone"),
+            Self::Tile => ("unknown-tile", "The audit log has no such tile"),
         }
     }
 
@@ -133,6 +140,7 @@ impl Resource {
             Self::TrainingRun => "the model has no run of this id",
             Self::DeletionRequest => "no deletion request has this id",
             Self::Tombstone => "nothing of this name was deleted from the model",
+            Self::Tile => "no checkpoint was signed over a tree that has it",
         }
     }
 }
