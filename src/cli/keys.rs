@@ -4,11 +4,12 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use crate::{
-    app::Ledger,
     app::config::Config,
     app::telemetry,
+    app::{Ledger, log_signer},
     clock::{Clock, Ids},
     domain::access::{ApiKey, Scope, hash_secret},
+    notary::Notary,
 };
 
 use super::CliError;
@@ -34,6 +35,9 @@ enum KeysCommand {
     List,
     /// End a key's life, at once on every replica but for their cache of a few seconds.
     Revoke { id: Uuid },
+    /// Make the configured key the one that signs the audit log, which then says so. Processes
+    /// with the key before sign nothing more.
+    AdoptLogKey,
 }
 
 impl KeysArgs {
@@ -73,6 +77,12 @@ impl KeysArgs {
                     return Err(CliError::usage(format!("there is no live key {id}")));
                 }
                 println!("revoked {id}");
+            }
+            KeysCommand::AdoptLogKey => {
+                let signer = log_signer(&config.audit, &config.ledger)?;
+                let previous = Notary::adopt(&ledger.store, &signer, &clock).await?;
+                let before = previous.as_deref().unwrap_or("none");
+                println!("{}\nsigns the audit log; before: {before}", signer.verifier_key());
             }
         }
         ledger.store.close().await;

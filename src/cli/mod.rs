@@ -9,6 +9,7 @@ mod openapi;
 mod progress;
 mod serve;
 mod train;
+mod verify;
 
 use std::{io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -21,6 +22,8 @@ use crate::{
     dataset::raw_sample::ReadError,
     domain::chain::Chain,
     evaluation::EvaluationError,
+    notary::NotaryError,
+    outbound::OutboundError,
     store::{Conflict, IngestError, StoreError},
 };
 
@@ -57,6 +60,8 @@ enum Command {
     Evaluate(evaluate::EvaluateArgs),
     /// Make, list and revoke API keys.
     Keys(keys::KeysArgs),
+    /// Check a certificate of deletion offline, or a whole audit log; exit with 0 if all of it holds.
+    Verify(verify::VerifyArgs),
     /// Print the description of the API, `openapi.yaml`.
     Openapi,
     /// Exit with 0 if the service at the configured address is ready.
@@ -82,6 +87,10 @@ enum CliError {
     Evaluation(#[from] EvaluationError),
     #[error("cannot open {path}")]
     File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Outbound(#[from] OutboundError),
+    #[error(transparent)]
+    Notary(#[from] NotaryError),
     #[error("the terminal or a thread failed")]
     Io(#[from] io::Error),
     #[error("{0}")]
@@ -143,6 +152,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Train(args) => args.run(&config).await?,
         Command::Evaluate(args) => args.run(&config).await?,
         Command::Keys(args) => args.run(&config).await?,
+        Command::Verify(args) => return args.run().await,
         Command::Openapi => openapi::run()?,
         Command::Health => return health::run(&config).await,
     }
