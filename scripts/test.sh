@@ -63,11 +63,14 @@ fi
 
 cargo test --locked "$@"
 
+if python3 -c '' 2>/dev/null; then
+    python3 scripts/check-audit-log.py "${CARGO_TARGET_DIR:-target}/debug/forgetd"
+fi
 if python3 -c 'import ensurepip, venv' 2>/dev/null; then
     python3 scripts/check-deploy.py
     ./scripts/schemathesis.sh "${CARGO_TARGET_DIR:-target}/debug/forgetd"
 elif [[ ${CI:-} == true ]]; then
     fail "python3 with venv is missing (Debian: python3-venv); CI checks deploy/ and the API with it"
 else
-    echo "test.sh: NOT CHECKED: Dockerfile, deploy/ and the API against openapi.yaml; that needs python3 with venv" >&2
+    echo "test.sh: NOT CHECKED: Dockerfile, deploy/ and the API against openapi.yaml (and, without any python3, the audit log against a second implementation); that needs python3 with venv" >&2
 fi

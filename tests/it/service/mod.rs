@@ -1,7 +1,9 @@
 //! Black-box tests: the real binary, over HTTP on a free port, on each database.
 
 mod access;
+mod audit_log;
 mod bad_input;
+mod certificate;
 mod command_line;
 mod drain;
 mod faults;
@@ -14,6 +16,7 @@ mod preemption;
 mod process;
 mod replicas;
 mod telemetry;
+mod witness;
 
 use std::time::{Duration, Instant};
 

@@ -80,10 +80,25 @@ impl Service {
         command(self.folder.path(), &self.environment)
     }
 
+    /// Where its ledger lies.
+    pub fn database_url(&self) -> String {
+        let configured =
+            self.environment.iter().find(|(key, _)| key == "FORGETD_LEDGER__DATABASE_URL");
+        configured.map_or_else(
+            || format!("sqlite://{}", self.folder().join("data/forgetd.sqlite").display()),
+            |(_, url)| url.clone(),
+        )
+    }
+
     /// SIGKILL: the process gets no chance to tidy up.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Another `FORGETD_*` variable, from the next start on.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the killed or ended process again.
@@ -139,6 +154,13 @@ impl Service {
 
     pub async fn delete(&self, path: &str) -> Answer {
         answer(self.request(Method::DELETE, path)).await
+    }
+
+    /// The body as text, of an answer that must be a success.
+    pub async fn text(&self, path: &str, accept: &str) -> String {
+        let answer = self.request(Method::GET, path).header("accept", accept).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        answer.text().await.unwrap()
     }
 
     /// The items of every page of a list.
