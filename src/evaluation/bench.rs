@@ -1,11 +1,11 @@
 //! Measures networks against the retrained ones.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
     attack::Attack,
     data::Dataset,
-    figure::{Figure, Figures},
+    figure::{self, Figure, Figures},
     library::confidences,
     lira::Lira,
     training_set::next_class,
@@ -27,6 +27,8 @@ pub struct Bench {
     /// Their rows in the data set.
     pub forgotten_rows: Vec<usize>,
     pub retained: Examples,
+    /// That all deleted samples are of, where that is how they were drawn.
+    pub class: Option<u32>,
     pub is_mislabelled: bool,
     /// Rows: the data set's training samples, then its test samples.
     pub lira: Option<Arc<Lira>>,
@@ -42,12 +44,12 @@ pub struct Judged {
     weights: Option<Parameters>,
 }
 
-/// A network's figures, with its attacks' curves.
-#[derive(Clone, Debug)]
+/// A network's figures, with its attacks' true-positive rates on `attack::grid`.
+#[derive(Clone, Debug, Default)]
 pub struct Measured {
     pub figures: Figures,
-    pub attack: Option<Attack>,
-    pub lira: Option<Attack>,
+    pub attack_curve: Option<Vec<f64>>,
+    pub lira_curve: Option<Vec<f64>>,
 }
 
 impl Bench {
@@ -60,12 +62,13 @@ impl Bench {
         }
     }
 
-    /// With the first `deleted` samples as the forgotten ones, against the retrained networks.
-    pub fn measure(&self, judged: &Judged, retrained: &[&Judged], deleted: usize) -> Measured {
+    /// With these of the deleted samples as the forgotten ones, against the retrained networks.
+    pub fn measure(&self, judged: &Judged, retrained: &[&Judged], span: &Range<usize>) -> Measured {
         let classes = self.dataset.classes.len();
         let test = &self.dataset.test;
-        let labels = &self.forgotten.labels[..deleted];
-        let forgotten = &judged.forgotten[..deleted * classes];
+        let labels = &self.forgotten.labels[span.clone()];
+        let places = span.start * classes..span.end * classes;
+        let forgotten = &judged.forgotten[places.clone()];
         let mut figures = Figures::new();
         let mut add = |figure: Figure, value: Option<f64>| {
             // An infinite divergence is none that could be averaged.
@@ -83,19 +86,18 @@ impl Bench {
         };
         add(
             Figure::DivergenceForgotten,
-            over(&|other| to_own(&other.forgotten[..deleted * classes], forgotten)),
+            over(&|other| to_own(&other.forgotten[places.clone()], forgotten)),
         );
         add(Figure::DivergenceRetained, over(&|other| to_own(&other.retained, &judged.retained)));
         add(Figure::DivergenceTest, over(&|other| to_own(&other.test, &judged.test)));
 
-        let members = losses(forgotten, labels);
-        let attack = Attack::of(&members, &losses(&judged.test, &test.labels));
+        let attack = self.attack(judged, forgotten, labels);
         if let Some(attack) = &attack {
             add(Figure::AttackAuc, Some(attack.auc));
             add(Figure::AttackTpr, Some(attack.tpr_at_1_percent));
             add(Figure::AttackTprReversed, Some(attack.tpr_at_1_percent_reversed));
         }
-        let lira = self.lira(judged, deleted);
+        let lira = self.lira(judged, forgotten, span);
         if let Some(lira) = &lira {
             add(Figure::LiraAuc, Some(lira.auc));
             add(Figure::LiraTpr, Some(lira.tpr_at_1_percent));
@@ -110,23 +112,31 @@ impl Bench {
             add(Figure::ParameterDistance, over(&distance));
         }
         if self.is_mislabelled {
-            let next = |label: &u32| next_class(*label, u32::try_from(classes).unwrap_or(1));
-            let rows = self.forgotten_rows[..deleted].iter();
+            let rows = self.forgotten_rows[span.clone()].iter();
             let truth: Vec<u32> = rows.map(|row| self.dataset.train.labels[*row]).collect();
-            let wrong: Vec<u32> = test.labels.iter().map(next).collect();
             add(Figure::TrueLabelForgotten, accuracy(forgotten, &truth));
-            add(Figure::WrongLabelTest, accuracy(&judged.test, &wrong));
+            add(Figure::WrongLabelTest, accuracy(&judged.test, &self.wrong_labels()));
         }
-        Measured { figures, attack, lira }
+        let curve = |attack: Option<Attack>| attack.map(|attack| attack.curve);
+        Measured { figures, attack_curve: curve(attack), lira_curve: curve(lira) }
     }
 
-    fn lira(&self, judged: &Judged, deleted: usize) -> Option<Attack> {
+    /// Test samples that are like the deleted ones in all but membership: of the same class where
+    /// one class is deleted, mislabelled in the same way where those are.
+    fn attack(&self, judged: &Judged, forgotten: &[f32], labels: &[u32]) -> Option<Attack> {
+        let others = if self.is_mislabelled {
+            losses(&judged.test, &self.wrong_labels())
+        } else {
+            losses(&judged.test, &self.dataset.test.labels)
+        };
+        Attack::of(&losses(forgotten, labels), &self.like_deleted(others))
+    }
+
+    fn lira(&self, judged: &Judged, forgotten: &[f32], span: &Range<usize>) -> Option<Attack> {
         let lira = self.lira.as_ref().filter(|_| !self.is_mislabelled)?;
-        let classes = self.dataset.classes.len();
-        let forgotten = &judged.forgotten[..deleted * classes];
-        let members: Vec<f64> = confidences(forgotten, &self.forgotten.labels[..deleted])
+        let members: Vec<f64> = confidences(forgotten, &self.forgotten.labels[span.clone()])
             .into_iter()
-            .zip(&self.forgotten_rows)
+            .zip(&self.forgotten_rows[span.clone()])
             .map(|(confidence, row)| lira.score(*row, confidence))
             .collect();
         let first_test_row = self.dataset.train.len();
@@ -135,8 +145,41 @@ impl Bench {
             .zip(first_test_row..)
             .map(|(confidence, row)| lira.score(row, confidence))
             .collect();
-        Attack::of(&members, &others)
+        Attack::of(&members, &self.like_deleted(others))
     }
+
+    /// Of numbers for each test sample those of the deleted class, or all.
+    fn like_deleted(&self, values: Vec<f64>) -> Vec<f64> {
+        let Some(class) = self.class.filter(|_| !self.is_mislabelled) else { return values };
+        let of_class = |(value, label): (f64, &u32)| (*label == class).then_some(value);
+        values.into_iter().zip(&self.dataset.test.labels).filter_map(of_class).collect()
+    }
+
+    /// What test samples would be called had they been mislabelled.
+    fn wrong_labels(&self) -> Vec<u32> {
+        let classes = u32::try_from(self.dataset.classes.len()).unwrap_or(u32::MAX);
+        self.dataset.test.labels.iter().map(|label| next_class(*label, classes)).collect()
+    }
+}
+
+impl Measured {
+    /// The mean of every figure and curve that all have.
+    pub fn mean(all: &[Self]) -> Self {
+        let figures: Vec<Figures> = all.iter().map(|one| one.figures.clone()).collect();
+        Self {
+            figures: figure::mean(&figures),
+            attack_curve: mean_curve(all.iter().map(|one| one.attack_curve.as_deref())),
+            lira_curve: mean_curve(all.iter().map(|one| one.lira_curve.as_deref())),
+        }
+    }
+}
+
+/// The mean true-positive rate at each false-positive rate; `None` unless all have one.
+pub fn mean_curve<'a>(curves: impl Iterator<Item = Option<&'a [f64]>>) -> Option<Vec<f64>> {
+    let curves: Vec<&[f64]> = curves.collect::<Option<_>>()?;
+    let points = curves.first()?.len();
+    let mean = |at: usize| curves.iter().map(|curve| curve[at]).sum::<f64>() / curves.len() as f64;
+    Some((0..points).map(mean).collect())
 }
 
 /// The attacker's score: the loss, negative, so that what is well known scores high.
@@ -180,25 +223,26 @@ mod tests {
             forgotten: all.select(&rows),
             forgotten_rows: rows,
             retained: without.examples(),
+            class: None,
             is_mislabelled: false,
             lira: None,
             is_convex: true,
             dataset,
         };
         let retrained = [1, 2].map(|seed| bench.judge(&trained(&without, seed)));
-        let kept = bench.measure(&bench.judge(&trained(&all, 3)), &retrained.each_ref(), 60);
-        let floor = bench.measure(&retrained[0], &[&retrained[1]], 60);
+        let kept = bench.measure(&bench.judge(&trained(&all, 3)), &retrained.each_ref(), &(0..60));
+        let floor = bench.measure(&retrained[0], &[&retrained[1]], &(0..60));
         for figure in [Figure::AccuracyForgotten, Figure::AttackAuc] {
             assert!(kept.figures[&figure] > floor.figures[&figure], "{figure:?}");
         }
         let by = Figure::DivergenceForgotten;
         assert!(kept.figures[&by] > 1.2 * floor.figures[&by], "{kept:?} {floor:?}");
-        let itself = bench.measure(&retrained[0], &[&retrained[0]], 60).figures[&by];
+        let itself = bench.measure(&retrained[0], &[&retrained[0]], &(0..60)).figures[&by];
         assert!(itself.abs() < 1e-12, "{itself}");
         assert!(floor.figures[&Figure::ParameterDistance] > 0.0);
         assert!(!floor.figures.contains_key(&Figure::WrongLabelTest));
         assert!(!floor.figures.contains_key(&Figure::LiraAuc));
-        let part = bench.measure(&retrained[0], &[&retrained[1]], 10);
+        let part = bench.measure(&retrained[0], &[&retrained[1]], &(0..10));
         let moved = |by: Figure| (part.figures[&by] - floor.figures[&by]).abs();
         assert!(moved(Figure::AccuracyTest) < 1e-12 && moved(by) > 1e-9);
     }

@@ -55,12 +55,14 @@ impl Case {
 
     /// Everything that decides the case, as part of a key.
     pub fn key(&self) -> serde_json::Value {
-        let DeletionSpec { draw, rows, share, requests, name: _ } = &self.deletion;
+        let DeletionSpec { draw, rows, share, requests, alone, name: _ } = &self.deletion;
         json!({
             "data": self.dataset.digest,
             "network": self.spec,
             "recipe": self.recipe(self.seed),
-            "deletion": {"draw": draw, "rows": rows, "share": share, "requests": requests},
+            "deletion": {
+                "draw": draw, "rows": rows, "share": share, "requests": requests, "alone": alone,
+            },
             "retrainings": self.retrainings,
             "reference_models": self.reference_models,
             "retained_measured_max": self.retained_measured_max,
@@ -147,6 +149,12 @@ impl Case {
 
     pub fn is_mislabelled(&self) -> bool {
         self.deletion.draw == Draw::Mislabelled
+    }
+
+    /// That all deleted samples are of, where that is how they are drawn.
+    pub fn class(&self) -> Option<u32> {
+        let is_class = self.deletion.draw == Draw::Class;
+        is_class.then(|| deletion::class(self.seed, self.dataset.classes.len()))
     }
 
     fn set(&self, deleted: &[usize]) -> TrainingSet {

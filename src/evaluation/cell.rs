@@ -140,8 +140,8 @@ impl Results {
     pub fn with(self, measured: Measured) -> Self {
         Self {
             figures: measured.figures,
-            attack_curve: measured.attack.map(|attack| attack.curve),
-            lira_curve: measured.lira.map(|lira| lira.curve),
+            attack_curve: measured.attack_curve,
+            lira_curve: measured.lira_curve,
             ..self
         }
     }

@@ -26,7 +26,7 @@ pub fn choose(
     rng.set_stream(DELETIONS);
     let candidates: Vec<usize> = match spec.draw {
         Draw::Random | Draw::Mislabelled | Draw::HighestLoss => (0..dataset.train.len()).collect(),
-        Draw::Class => of_class(&dataset.train, seed, dataset.classes.len()),
+        Draw::Class => of_class(&dataset.train, class(seed, dataset.classes.len())),
     };
     let count = spec.count(candidates.len());
     if count > candidates.len() || count >= dataset.train.len() {
@@ -54,8 +54,12 @@ pub fn choose(
 /// Sets these draws apart from others with the same seed.
 const DELETIONS: u64 = 1;
 
-fn of_class(train: &Examples, seed: u64, classes: usize) -> Vec<usize> {
-    let class = u32::try_from(seed % classes.max(1) as u64).unwrap_or(0);
+/// The class that the seed decides.
+pub fn class(seed: u64, classes: usize) -> u32 {
+    u32::try_from(seed % classes.max(1) as u64).unwrap_or(0)
+}
+
+fn of_class(train: &Examples, class: u32) -> Vec<usize> {
     (0..train.len()).filter(|row| train.labels[*row] == class).collect()
 }
 
@@ -65,8 +69,14 @@ mod tests {
     use crate::evaluation::fixture::digits;
 
     fn chosen(draw: Draw, rows: usize, seed: u64) -> Vec<usize> {
-        let spec =
-            DeletionSpec { name: "set".into(), draw, rows: Some(rows), share: None, requests: 1 };
+        let spec = DeletionSpec {
+            name: "set".into(),
+            draw,
+            rows: Some(rows),
+            share: None,
+            requests: 1,
+            alone: false,
+        };
         let dataset = digits();
         let losses = || Ok((0..dataset.train.len()).map(|row| (row % 50) as f64).collect());
         choose(&spec, &dataset, seed, losses).unwrap()
@@ -101,6 +111,7 @@ mod tests {
             rows: Some(300),
             share: None,
             requests: 1,
+            alone: false,
         };
         let error = choose(&spec, &digits(), 1, || Ok(Vec::new())).unwrap_err().to_string();
         assert!(error.contains("all of it") && error.contains("300"), "{error}");

@@ -1,14 +1,12 @@
 //! Methods at work on one case, and what came of it.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use super::{
-    attack::Attack,
     bench::{Bench, Judged, Measured},
     case::Case,
     cell::{DriftPoint, Results},
     error::EvaluationError,
-    figure::mean,
     library::Library,
     lira::Lira,
     suite::MethodSpec,
@@ -17,7 +15,8 @@ use super::{
 use crate::{
     clock::Clock,
     domain::watch::Watch,
-    unlearning::{Method, UnlearningError},
+    nn::network::Network,
+    unlearning::{Method, UnlearningError, Update},
 };
 
 /// Points of a drift curve, at most.
@@ -52,6 +51,7 @@ impl<'a> Fitting<'a> {
             forgotten: set.select(&deleted),
             forgotten_rows: deleted.clone(),
             retained: set.select(&measured),
+            class: case.class(),
             is_mislabelled: case.is_mislabelled(),
             lira: lira(case, library, watch)?,
             is_convex: case.network.is_convex(),
@@ -66,32 +66,22 @@ impl<'a> Fitting<'a> {
 
     /// Each retrained network against the others.
     pub fn floor(&self) -> Results {
-        let against_others = |deleted: usize| -> Vec<Measured> {
-            (0..self.retrained.len())
-                .map(|own| {
-                    let others = self.retrained.iter().enumerate();
-                    let others: Vec<&Judged> =
-                        others.filter(|(at, _)| *at != own).map(|(_, judged)| judged).collect();
-                    self.bench.measure(&self.retrained[own], &others, deleted)
-                })
-                .collect()
+        let against_others = |spans: &[Range<usize>]| -> Measured {
+            let of_own = |own: usize| -> Measured {
+                let others = self.retrained.iter().enumerate();
+                let others: Vec<&Judged> =
+                    others.filter(|(at, _)| *at != own).map(|(_, judged)| judged).collect();
+                self.measure(&self.retrained[own], &others, spans)
+            };
+            Measured::mean(&(0..self.retrained.len()).map(of_own).collect::<Vec<_>>())
         };
-        let figures = |measured: &[Measured]| {
-            mean(&measured.iter().map(|measured| measured.figures.clone()).collect::<Vec<_>>())
-        };
-        let measured = against_others(self.deleted.len());
-        let drift = self.looks().map(|(requests, deleted)| DriftPoint {
+        let drift = self.looks().into_iter().map(|(requests, deleted)| DriftPoint {
             requests,
             deleted,
-            figures: figures(&against_others(deleted)),
+            figures: against_others(std::slice::from_ref(&(0..deleted))).figures,
         });
-        Results {
-            figures: figures(&measured),
-            attack_curve: mean_curve(measured.iter().map(|measured| measured.attack.as_ref())),
-            lira_curve: mean_curve(measured.iter().map(|measured| measured.lira.as_ref())),
-            drift: drift.collect(),
-            ..Results::default()
-        }
+        let results = Results { drift: drift.collect(), ..Results::default() };
+        results.with(against_others(&self.spans()))
     }
 
     pub fn run(&self, spec: &MethodSpec) -> Result<Results, Failure> {
@@ -101,46 +91,79 @@ impl<'a> Fitting<'a> {
         }
         let network = self.library.network(&training, self.watch)?;
         let method = spec.method().map_err(EvaluationError::method)?;
-        let retrained: Vec<&Judged> = self.retrained.iter().collect();
-        let measure = |judged: &Judged, deleted| self.bench.measure(judged, &retrained, deleted);
-        let Some(Method::Update(update)) = method else {
-            let judged = self.bench.judge(&network);
-            let drift = self.looks().map(|(requests, deleted)| DriftPoint {
-                requests,
-                deleted,
-                figures: measure(&judged, deleted).figures,
-            });
-            let results = Results { drift: drift.collect(), ..Results::default() };
-            return Ok(results.with(measure(&judged, self.deleted.len())));
+        if let Some(Method::Update(update)) = method {
+            let out_of_fold = self.library.out_of_fold(&training, self.watch)?;
+            let trained = Trained::new(&training, network, out_of_fold, self.clock);
+            return self.update(&trained, update.as_ref());
+        }
+        let (judged, retrained) = (self.bench.judge(&network), self.retrained());
+        let drift = self.looks().into_iter().map(|(requests, deleted)| DriftPoint {
+            requests,
+            deleted,
+            figures: self.bench.measure(&judged, &retrained, &(0..deleted)).figures,
+        });
+        let results = Results { drift: drift.collect(), ..Results::default() };
+        Ok(results.with(self.measure(&judged, &retrained, &self.spans())))
+    }
+
+    fn update(&self, trained: &Trained, update: &dyn Update) -> Result<Results, Failure> {
+        let (mut state, looks, retrained) = (trained.start(), self.looks(), self.retrained());
+        let measure = |network: &Network, span: Range<usize>| {
+            self.bench.measure(&self.bench.judge(network), &retrained, &span)
         };
-        let out_of_fold = self.library.out_of_fold(&training, self.watch)?;
-        let trained = Trained::new(&training, network, out_of_fold, self.clock);
-        let mut state = trained.start();
-        let mut drift = Vec::new();
-        let mut looks = self.looks().peekable();
-        let requests = requests(self.deleted.len(), self.case.deletion.requests);
-        for (number, request) in (1..).zip(requests) {
-            let end = request.end;
-            trained.forget(update.as_ref(), &mut state, &self.deleted, request, self.watch)?;
-            if looks.next_if(|(at, _)| *at == number).is_some() {
-                let figures = measure(&self.bench.judge(&state.network), end).figures;
-                drift.push(DriftPoint { requests: number, deleted: end, figures });
+        let is_alone = self.case.deletion.alone;
+        let (mut drift, mut alone) = (Vec::new(), Vec::new());
+        for (number, request) in (1..).zip(requests(&self.deleted, &self.case.deletion)) {
+            if is_alone {
+                state.restart(trained);
+            }
+            trained.forget(update, &mut state, &request, self.watch)?;
+            if is_alone {
+                alone.push(measure(&state.network, request.span));
+            } else if let Some((requests, deleted)) = looks.iter().find(|(at, _)| *at == number) {
+                let figures = measure(&state.network, 0..*deleted).figures;
+                drift.push(DriftPoint { requests: *requests, deleted: *deleted, figures });
             }
         }
+        let measured = if is_alone {
+            Measured::mean(&alone)
+        } else {
+            measure(&state.network, 0..self.deleted.len())
+        };
         let (seconds, details) = (state.seconds, state.details);
-        let results = Results { drift, seconds, details, ..Results::default() };
-        Ok(results.with(measure(&self.bench.judge(&state.network), self.deleted.len())))
+        Ok(Results { drift, seconds, details, ..Results::default() }.with(measured))
+    }
+
+    /// The mean over what is judged together.
+    fn measure(&self, judged: &Judged, others: &[&Judged], spans: &[Range<usize>]) -> Measured {
+        let of_span = |span: &Range<usize>| self.bench.measure(judged, others, span);
+        Measured::mean(&spans.iter().map(of_span).collect::<Vec<_>>())
+    }
+
+    fn retrained(&self) -> Vec<&Judged> {
+        self.retrained.iter().collect()
+    }
+
+    /// Places of the deleted samples that are judged together: all, or each request's own.
+    fn spans(&self) -> Vec<Range<usize>> {
+        if self.case.deletion.alone {
+            let requests = requests(&self.deleted, &self.case.deletion);
+            requests.into_iter().map(|request| request.span).collect()
+        } else {
+            std::iter::once(0..self.deleted.len()).collect()
+        }
     }
 
     /// After how many requests a stream is looked at, and how many samples are deleted then.
-    fn looks(&self) -> impl Iterator<Item = (usize, usize)> {
+    fn looks(&self) -> Vec<(usize, usize)> {
         let total = self.case.deletion.requests;
-        let requests = requests(self.deleted.len(), total);
-        let points = if total == 1 { 0 } else { DRIFT_POINTS.min(total) };
-        (1..=points).map(move |point| {
-            let number = total * point / points;
-            (number, requests[number - 1].end)
-        })
+        if total == 1 || self.case.deletion.alone {
+            return Vec::new();
+        }
+        let requests = requests(&self.deleted, &self.case.deletion);
+        let points = DRIFT_POINTS.min(total);
+        let numbers = (1..=points).map(|point| total * point / points);
+        numbers.map(|number| (number, requests[number - 1].span.end)).collect()
     }
 }
 
@@ -178,14 +201,4 @@ fn lira(
         .collect::<Result<Vec<_>, _>>()?;
     let included = |row: usize, model: usize| references[model].includes(row);
     Ok(Lira::fit(&confidences, included).map(Arc::new))
-}
-
-/// The mean true-positive rate at each false-positive rate.
-fn mean_curve<'a>(attacks: impl Iterator<Item = Option<&'a Attack>>) -> Option<Vec<f64>> {
-    let attacks: Vec<&Attack> = attacks.collect::<Option<_>>()?;
-    let points = attacks.first()?.curve.len();
-    let mean = |at: usize| {
-        attacks.iter().map(|attack| attack.curve[at]).sum::<f64>() / attacks.len() as f64
-    };
-    Some((0..points).map(mean).collect())
 }

@@ -162,6 +162,7 @@ mod tests {
             train_rows: 10,
             deleted: 1,
             requests: 1,
+            alone: false,
             seeds: vec![1, 2],
             floor,
             methods: vec![

@@ -117,6 +117,10 @@ pub struct DeletionSpec {
     /// The samples are deleted in this many requests, one after the other.
     #[serde(default = "one")]
     pub requests: usize,
+    /// Each request is served by the trained network instead, as if no other had come; figures
+    /// are means over the requests. Small deletions are judged by many of them.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 const fn one() -> usize {

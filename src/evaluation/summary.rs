@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    bench::mean_curve,
     case::Case,
     cell::{Cell, Outcome, Results},
     error::EvaluationError,
@@ -46,6 +47,8 @@ pub struct Table {
     pub train_rows: usize,
     pub deleted: usize,
     pub requests: usize,
+    /// Whether each request was served by the trained network, not by what the last one left.
+    pub alone: bool,
     pub seeds: Vec<u64>,
     /// The retrained networks, each against the others.
     pub floor: Row,
@@ -55,6 +58,24 @@ pub struct Table {
 impl Table {
     pub fn title(&self) -> String {
         format!("{}, {}: {}", self.dataset, self.network, self.deletion)
+    }
+
+    /// How many samples were deleted, and how.
+    pub fn describe(&self) -> String {
+        let Self { deleted, train_rows, requests, .. } = self;
+        let how = match (*requests, self.alone) {
+            (1, _) => "in one request".to_owned(),
+            (requests, false) => format!("in {requests} requests, one after the other"),
+            (requests, true) => format!(
+                "in {requests} requests, each on the trained network as if no other had come; \
+                 figures are means over them, and the retrained networks are those without all"
+            ),
+        };
+        let seeds: Vec<String> = self.seeds.iter().map(u64::to_string).collect();
+        format!(
+            "{deleted} of {train_rows} training samples deleted {how}; seeds {}.",
+            seeds.join(", ")
+        )
     }
 
     /// The figures that the table has.
@@ -122,6 +143,7 @@ fn table(cases: &[&Case], storage: &Storage) -> Result<Option<Table>, Evaluation
         train_rows: case.dataset.train.len(),
         deleted: first.deleted,
         requests: case.deletion.requests,
+        alone: case.deletion.alone,
         seeds: floors.iter().map(|floor| floor.seed).collect(),
         methods: rows.collect::<Result<_, EvaluationError>>()?,
         floor: row("retrain", &floors, &[]),
@@ -195,11 +217,4 @@ fn drift(all: &[&Results]) -> Vec<DriftMean> {
         }),
     };
     (0..first.drift.len()).map(mean_at).collect()
-}
-
-fn mean_curve<'a>(curves: impl Iterator<Item = Option<&'a [f64]>>) -> Option<Vec<f64>> {
-    let curves: Vec<&[f64]> = curves.collect::<Option<_>>()?;
-    let points = curves.first()?.len();
-    let mean = |at: usize| curves.iter().map(|curve| curve[at]).sum::<f64>() / curves.len() as f64;
-    Some((0..points).map(mean).collect())
 }

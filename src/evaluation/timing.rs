@@ -35,10 +35,10 @@ pub struct Timed {
 pub struct TimingCell {
     /// Everything that decides the result but the machine's state.
     pub key: serde_json::Value,
-    /// Deleted samples.
+    /// Samples that one update deletes, all requests of a stream together.
     pub deleted: usize,
     /// Of computing, without reading or gathering samples; one a run, all on one thread. For a
-    /// stream the sum over its requests.
+    /// stream the sum over its requests, for requests that stand alone their mean.
     pub seconds: Vec<f64>,
     pub failure: Option<String>,
 }
@@ -51,7 +51,7 @@ pub struct TimingTable {
     pub deletion: String,
     pub train_rows: usize,
     pub deleted: usize,
-    pub requests: usize,
+    pub is_stream: bool,
     /// Of training with the same recipe and seed without the deleted samples; the cross-fitting
     /// that a settlement does as well is not counted.
     pub retraining: Time,
@@ -84,7 +84,9 @@ impl Timed {
         clock: &Clock,
         watch: &dyn Watch,
     ) -> Result<(), EvaluationError> {
-        let deleted = self.case.deleted(library, watch)?;
+        let rows = self.case.deleted(library, watch)?;
+        let together = if self.case.deletion.alone { self.case.deletion.requests } else { 1 };
+        let deleted = rows.len() / together;
         for method in std::iter::once(None).chain(self.case.methods.iter().map(Some)) {
             let key = self.key(method)?;
             let path = storage.place("timings", &key, "json");
@@ -92,18 +94,15 @@ impl Timed {
                 continue;
             }
             let timed = match method {
-                None => self.time_retraining(&deleted, library, clock, watch),
-                Some(method) => self.time_method(method, &deleted, library, clock, watch),
+                None => self.time_retraining(&rows, library, clock, watch),
+                Some(method) => self.time_method(method, &rows, library, clock, watch),
             };
             let (seconds, failure) = match timed {
                 Ok(seconds) => (seconds, None),
                 Err(Failure::Method(why)) => (Vec::new(), Some(why)),
                 Err(Failure::Evaluation(error)) => return Err(error),
             };
-            storage::write_json(
-                &path,
-                &TimingCell { key, deleted: deleted.len(), seconds, failure },
-            )?;
+            storage::write_json(&path, &TimingCell { key, deleted, seconds, failure })?;
         }
         Ok(())
     }
@@ -131,7 +130,7 @@ impl Timed {
             deletion: deletion.name.clone(),
             train_rows: dataset.train.len(),
             deleted,
-            requests: deletion.requests,
+            is_stream: deletion.requests > 1 && !deletion.alone,
             methods: methods.collect::<Result<_, _>>()?,
             retraining,
         }))
@@ -179,10 +178,16 @@ impl Timed {
         let trained = Trained::new(&training, network, out_of_fold, clock);
         self.repeat(|| {
             let mut state = trained.start();
-            for request in requests(deleted.len(), self.case.deletion.requests) {
-                trained.forget(update.as_ref(), &mut state, deleted, request, watch)?;
+            let (requests, is_alone) =
+                (requests(deleted, &self.case.deletion), self.case.deletion.alone);
+            for request in &requests {
+                if is_alone {
+                    state.restart(&trained);
+                }
+                trained.forget(update.as_ref(), &mut state, request, watch)?;
             }
-            Ok(state.seconds)
+            let together = if is_alone { requests.len() } else { 1 };
+            Ok(state.seconds / together as f64)
         })
     }
 

@@ -12,7 +12,7 @@ use crate::{
     unlearning::{Task, UnlearningError, Update},
 };
 
-use super::{library::Training, training_set::TrainingSet};
+use super::{library::Training, suite::DeletionSpec, training_set::TrainingSet};
 
 /// A trained network with all that the service would know about it.
 pub struct Trained {
@@ -35,6 +35,14 @@ pub struct Forgotten {
     pub details: Vec<serde_json::Value>,
 }
 
+impl Forgotten {
+    /// Back to the trained network; the record stays.
+    pub fn restart(&mut self, trained: &Trained) {
+        self.network = trained.network.clone();
+        self.memory = None;
+    }
+}
+
 impl Trained {
     pub fn new(
         training: &Training,
@@ -53,20 +61,18 @@ impl Trained {
         Forgotten { network, memory: None, seconds: 0.0, details: Vec::new() }
     }
 
-    /// Serves one request: `deleted[request]` are its rows, those before are gone already.
+    /// Serves one request, on top of what `state` has forgotten already.
     pub fn forget(
         &self,
         update: &dyn Update,
         state: &mut Forgotten,
-        deleted: &[usize],
-        request: Range<usize>,
+        request: &Request<'_>,
         watch: &dyn Watch,
     ) -> Result<(), UnlearningError> {
-        let classes = self.network.classes();
-        let (gone, rows) = (&deleted[..request.end], &deleted[request.clone()]);
+        let (classes, rows) = (self.network.classes(), request.rows);
         // Another seed for each request, and the same for each method.
-        let seed = (self.seed << 20) + request.start as u64;
-        let pool = self.pool(gone, update.retained_rows_max(), seed);
+        let seed = (self.seed << 20) + request.span.start as u64;
+        let pool = self.pool(request, update.retained_rows_max(), seed);
         let (forgotten, retained) = (self.set.select(rows), self.set.select(&pool));
         let device = self.network.device();
         let task = Task {
@@ -95,9 +101,9 @@ impl Trained {
     }
 
     /// Retained rows, ascending, at most as many as the method wants.
-    fn pool(&self, gone: &[usize], rows_max: Option<usize>, seed: u64) -> Vec<usize> {
+    fn pool(&self, request: &Request<'_>, rows_max: Option<usize>, seed: u64) -> Vec<usize> {
         let mut is_gone = vec![false; self.set.dataset.train.len()];
-        for row in gone {
+        for row in request.before.iter().chain(request.rows) {
             is_gone[*row] = true;
         }
         let mut live: Vec<usize> = (0..is_gone.len()).filter(|row| !is_gone[*row]).collect();
@@ -117,20 +123,49 @@ fn chosen(values: &[f32], rows: &[usize], classes: usize) -> Vec<f32> {
     rows.iter().flat_map(|row| &values[row * classes..(row + 1) * classes]).copied().collect()
 }
 
-/// The places of each request in `count` deleted rows: as equal as they can be.
-pub fn requests(count: usize, requests: usize) -> Vec<Range<usize>> {
-    let place = |request: usize| count * request / requests;
-    (0..requests).map(|request| place(request)..place(request + 1)).collect()
+/// One of a deletion's requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request<'a> {
+    /// Rows that are gone when it comes.
+    pub before: &'a [usize],
+    pub rows: &'a [usize],
+    /// Their places among the deleted rows.
+    pub span: Range<usize>,
+}
+
+/// The requests of a deletion, as equal in size as they can be.
+pub fn requests<'a>(deleted: &'a [usize], spec: &DeletionSpec) -> Vec<Request<'a>> {
+    let place = |request: usize| deleted.len() * request / spec.requests;
+    let request = |number: usize| {
+        let span = place(number)..place(number + 1);
+        let before = if spec.alone { &[][..] } else { &deleted[..span.start] };
+        Request { before, rows: &deleted[span.clone()], span }
+    };
+    (0..spec.requests).map(request).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluation::suite::Draw;
 
     #[test]
     fn requests_cover_the_rows_in_order() {
-        assert_eq!(requests(10, 1).first(), Some(&(0..10)));
-        assert_eq!(requests(10, 3), [0..3, 3..6, 6..10]);
-        assert_eq!(requests(4, 4), [0..1, 1..2, 2..3, 3..4]);
+        let deleted: Vec<usize> = (100..110).collect();
+        let spec = |requests, alone| DeletionSpec {
+            name: "set".into(),
+            draw: Draw::Random,
+            rows: Some(10),
+            share: None,
+            requests,
+            alone,
+        };
+        let one = requests(&deleted, &spec(1, false));
+        assert_eq!((one.len(), one[0].rows, one[0].before.len()), (1, deleted.as_slice(), 0));
+        let three = requests(&deleted, &spec(3, false));
+        let spans: Vec<_> = three.iter().map(|request| request.span.clone()).collect();
+        assert_eq!(spans, [0..3, 3..6, 6..10]);
+        assert_eq!((three[1].before, three[1].rows), (&deleted[..3], &deleted[3..6]));
+        assert!(requests(&deleted, &spec(3, true)).iter().all(|one| one.before.is_empty()));
     }
 }

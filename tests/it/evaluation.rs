@@ -56,6 +56,13 @@ draw = "mislabelled"
 rows = 10
 
 [[deletion]]
+name = "each alone"
+draw = "random"
+rows = 4
+requests = 4
+alone = true
+
+[[deletion]]
 name = "stream"
 draw = "random"
 rows = 6
@@ -75,7 +82,7 @@ parameters = { learning_rate = 1.0 }
 [[experiment]]
 datasets = ["digits"]
 networks = ["mlp"]
-deletions = ["5 at random", "half a class", "worst", "wrong", "stream"]
+deletions = ["5 at random", "half a class", "worst", "wrong", "each alone", "stream"]
 methods = ["nothing", "iau"]
 
 [[experiment]]
@@ -86,7 +93,7 @@ deletions = ["5 at random"]
 [[timing]]
 datasets = ["digits"]
 networks = ["mlp"]
-deletions = ["5 at random"]
+deletions = ["5 at random", "each alone"]
 methods = ["iau"]
 train_rows = [100, 200]
 repeats = 1
@@ -163,7 +170,7 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
     assert!(!stopped.status.success(), "ended before it could be stopped");
     assert!(text(&stopped).contains("the same command goes on from here"), "{}", text(&stopped));
     let (cells, models) = (evaluation.files("cells"), evaluation.files("models"));
-    assert!(cells.len() < 18, "{} cells when stopped", cells.len());
+    assert!(cells.len() < 21, "{} cells when stopped", cells.len());
     assert!(evaluation.results()["tables"].as_array().is_some(), "a report of what there is");
     let made: Vec<_> = cells.iter().chain(&models).map(|path| modified(path)).collect();
 
@@ -172,8 +179,8 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
     assert!(text(&done).contains("report.html"), "{}", text(&done));
     let again: Vec<_> = cells.iter().chain(&models).map(|path| modified(path)).collect();
     assert_eq!(again, made, "what was there is not made again");
-    // Six tables of two seeds: floor, nothing and iau each, and one more method on the last.
-    assert_eq!(evaluation.files("cells").len(), 6 * 2 * 3 + 2);
+    // Seven tables of two seeds: floor, nothing and iau each, and one more method on the last.
+    assert_eq!(evaluation.files("cells").len(), 7 * 2 * 3 + 2);
 
     check_results(&evaluation.results());
     check_report(&fs::read_to_string(evaluation.out().join("report.html")).unwrap());
@@ -183,7 +190,7 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
 
 fn check_results(results: &Value) {
     let tables = results["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 6);
+    assert_eq!(tables.len(), 7);
     let table = |name: &str| {
         let of_name = |table: &&Value| table["deletion"] == name;
         tables.iter().find(of_name).unwrap_or_else(|| panic!("no table {name:?}"))
@@ -208,16 +215,21 @@ fn check_results(results: &Value) {
     let wrong = table("wrong");
     assert!(figure(&wrong["floor"], "wrong_label_test").is_some());
     assert!(figure(&wrong["floor"], "lira_tpr").is_none());
+    let alone = table("each alone");
+    assert_eq!((alone["alone"].as_bool(), alone["deleted"].as_u64()), (Some(true), Some(4)));
+    assert!(alone["floor"]["drift"].as_array().unwrap().is_empty());
     assert_eq!(table("stream")["floor"]["drift"].as_array().unwrap().len(), 3);
     assert_eq!(table("stream")["methods"][1]["drift"][2]["deleted"], 6);
     let logistic = tables.iter().find(|table| table["network"] == "logistic").unwrap();
     assert!(figure(&logistic["floor"], "parameter_distance").unwrap() > 0.0);
 
     let timings = results["timings"].as_array().unwrap();
-    assert_eq!(timings.len(), 2);
+    assert_eq!(timings.len(), 4);
     for timing in timings {
         assert!(timing["retraining"]["seconds"].as_f64().unwrap() > 0.0);
         assert!(timing["methods"][0]["seconds"].as_f64().unwrap() > 0.0);
+        let of_one = timing["deletion"] == "each alone";
+        assert_eq!(timing["deleted"], if of_one { 1 } else { 5 });
     }
 }
 
@@ -225,7 +237,7 @@ fn check_report(page: &str) {
     assert!(page.contains("A few digits, for &lt;tests&gt; &amp; nothing else."));
     // A scatter and two curves (one where labels were changed), four drift curves for the
     // stream, and two figures of time.
-    assert_eq!(page.matches("<svg").count(), 4 * 3 + 2 + 5 + 2);
+    assert_eq!(page.matches("<svg").count(), 5 * 3 + 2 + 5 + 2);
     for words in ["How close to retraining", "requests served", "false-positive rate", "Time"] {
         assert!(page.contains(words), "no {words:?}");
     }
@@ -247,4 +259,42 @@ fn suites_that_cannot_be_run_are_refused_before_anything_is_trained() {
         assert!(text(&refused).contains(word), "{}", text(&refused));
         assert!(evaluation.files("models").is_empty());
     }
+}
+
+/// On the public files, which are not in the repository.
+#[test]
+#[ignore = "reads MNIST, Adult and CIFAR-10 from FORGETD_TEST_DATA"]
+fn the_files_of_the_paper_suite_are_read() {
+    let Some(data) = std::env::var_os("FORGETD_TEST_DATA") else {
+        panic!("set FORGETD_TEST_DATA to the folder of the data sets");
+    };
+    let paper = fs::read_to_string("evaluation/suites/paper.toml").unwrap();
+    let declared = &paper[paper.find("[[dataset]]").unwrap()..paper.find("[[network]]").unwrap()];
+    let mut datasets = String::new();
+    for line in declared.lines() {
+        datasets += match line.split(' ').next() {
+            Some("train_rows") => "train_rows = 200",
+            Some("holdout_rows") => "holdout_rows = 50",
+            Some("test_rows") => "test_rows = 100",
+            _ => line,
+        };
+        datasets.push('\n');
+    }
+    let first = SUITE.find("[[dataset]]").unwrap();
+    let (head, rest) = SUITE.split_at(first);
+    let suite = head.to_owned()
+        + &datasets
+        + &rest[rest.find("[[network]]").unwrap()..rest.find("[[experiment]]").unwrap()]
+        + r#"
+[[experiment]]
+datasets = ["mnist", "adult", "cifar10"]
+networks = ["mlp"]
+deletions = ["5 at random"]
+methods = ["iau"]
+"#;
+    let evaluation = Evaluation::new();
+    fs::write(evaluation.folder.path().join("files.toml"), suite).unwrap();
+    let done = evaluation.command("files.toml").arg("--data").arg(data).output().unwrap();
+    assert!(done.status.success(), "{}", text(&done));
+    assert_eq!(evaluation.results()["tables"].as_array().unwrap().len(), 3);
 }

@@ -189,7 +189,7 @@ fn times(
     palette: &Palette,
 ) -> Plot {
     let mut lines: BTreeMap<&str, Vec<Point>> = BTreeMap::new();
-    for table in tables.iter().filter(|table| table.requests == 1) {
+    for table in tables.iter().filter(|table| !table.is_stream) {
         for Time { label, seconds, .. } in table.methods.iter().chain([&table.retraining]) {
             let point = Point { x: size(table) as f64, y: *seconds, ..Point::default() };
             lines.entry(label).or_default().push(point);

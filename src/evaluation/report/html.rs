@@ -131,17 +131,12 @@ fn write_table(
     drawn: &[String],
 ) -> std::fmt::Result {
     let columns = table.columns();
-    let seeds: Vec<String> = table.seeds.iter().map(u64::to_string).collect();
     writeln!(
         page,
-        "<h2 id=\"table-{number}\">{}</h2>\n<p>{} of {} training samples deleted in {} \
-         request{}; seeds {}.</p>\n<div class=\"wide\"><table><thead><tr><th>method</th>",
+        "<h2 id=\"table-{number}\">{}</h2>\n<p>{}</p>\n\
+         <div class=\"wide\"><table><thead><tr><th>method</th>",
         escaped(&table.title()),
-        table.deleted,
-        table.train_rows,
-        table.requests,
-        if table.requests == 1 { "" } else { "s" },
-        seeds.join(", ")
+        table.describe()
     )?;
     for figure in &columns {
         write!(page, "<th title=\"{}\">{}</th>", figure.meaning(), figure.label())?;

@@ -46,16 +46,7 @@ fn write(text: &mut String, summary: &Summary) -> std::fmt::Result {
 fn write_table(text: &mut String, table: &Table) -> std::fmt::Result {
     let columns: Vec<Figure> = table.columns();
     writeln!(text, "## {}\n", table.title())?;
-    let seeds: Vec<String> = table.seeds.iter().map(u64::to_string).collect();
-    writeln!(
-        text,
-        "{} of {} training samples deleted in {} request{}; seeds {}.\n",
-        table.deleted,
-        table.train_rows,
-        table.requests,
-        if table.requests == 1 { "" } else { "s" },
-        seeds.join(", ")
-    )?;
+    writeln!(text, "{}\n", table.describe())?;
     let heads: Vec<&str> = columns.iter().map(|figure| figure.label()).collect();
     writeln!(text, "| method | {} |", heads.join(" | "))?;
     writeln!(text, "|---|{}", "---|".repeat(columns.len()))?;

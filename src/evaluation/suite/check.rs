@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{DatasetSpec, DeletionSpec, MethodSpec, NetworkEntry, Suite};
+use super::{DatasetSpec, DeletionSpec, Draw, MethodSpec, NetworkEntry, Suite};
 use crate::{domain::model::Recipe, evaluation::error::EvaluationError, unlearning::Method};
 
 impl Suite {
@@ -124,6 +124,9 @@ impl DeletionSpec {
         if self.requests == 0 {
             return refuse("needs at least one request");
         }
+        if self.alone && self.draw == Draw::Mislabelled {
+            return refuse("cannot be `alone`: every mislabelled sample is in the training set");
+        }
         Ok(())
     }
 }
@@ -208,10 +211,11 @@ mod tests {
     fn every_request_deletes_something() {
         let spec = |rows, share, requests| DeletionSpec {
             name: "set".into(),
-            draw: crate::evaluation::suite::Draw::Random,
+            draw: Draw::Random,
             rows,
             share,
             requests,
+            alone: false,
         };
         assert_eq!(spec(Some(7), None, 1).count(1_000), 7);
         assert_eq!(spec(None, Some(0.05), 1).count(1_000), 50);
