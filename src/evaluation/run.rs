@@ -9,9 +9,9 @@ use super::{
     grid::Shelf,
     library::{Library, Reference, Training},
     report,
-    storage::Storage,
+    storage::{self, Storage},
     suite::Suite,
-    summary::{self, Machine, Summary},
+    summary::{self, Ending, Machine, Run, Summary},
     timing::Timed,
 };
 use crate::{clock::Clock, domain::watch::Watch, nn::device::DeviceKind};
@@ -35,6 +35,7 @@ pub fn run(
     clock: &Clock,
     watch: &dyn Watch,
 ) -> Result<Summary, EvaluationError> {
+    let started = (clock.now(), clock.monotonic());
     let storage = Storage::new(&options.out);
     let library = Library::new(storage.clone(), options.device.device());
     let machine = Machine::this(options.threads);
@@ -51,12 +52,19 @@ pub fn run(
             timed.fill(&library, &storage, clock, watch)
         })
     })();
+    let ending = match &done {
+        Ok(()) => Ending::Complete,
+        Err(EvaluationError::Stopped) => Ending::Stopped,
+        Err(_) => Ending::Failed,
+    };
+    let seconds = clock.monotonic().duration_since(started.1).as_secs_f64();
+    let runs = record(&storage, Run { started_at: started.0, seconds, ending })?;
     let timings = timed.iter().filter_map(|timed| timed.table(&storage).transpose());
     let summary = Summary {
         suite: suite.name.clone(),
         about: suite.about.clone(),
         machine,
-        written_at: clock.now().to_string(),
+        runs,
         retrainings: suite.retrainings,
         reference_models: suite.reference_models,
         tables: summary::tables(&cases, &storage)?,
@@ -64,6 +72,15 @@ pub fn run(
     };
     report::write(&summary, &storage)?;
     done.map(|()| summary)
+}
+
+/// Adds a run to those that the output folder knows of.
+fn record(storage: &Storage, run: Run) -> Result<Vec<Run>, EvaluationError> {
+    let path = storage.path("runs.json");
+    let mut runs: Vec<Run> = storage::read_json(&path)?.unwrap_or_default();
+    runs.push(run);
+    storage::write_json(&path, &runs)?;
+    Ok(runs)
 }
 
 /// What is trained, each once.

@@ -15,6 +15,7 @@ use super::{
     suite::MethodSpec,
     timing::TimingTable,
 };
+use crate::domain::timestamp::Timestamp;
 
 /// Every table of a suite, as `results.json` has them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,12 +23,28 @@ pub struct Summary {
     pub suite: String,
     pub about: String,
     pub machine: Machine,
-    /// When it was written, in UTC.
-    pub written_at: String,
+    /// That led to these results, the last of which wrote them; a run that was killed is missing.
+    pub runs: Vec<Run>,
     pub retrainings: usize,
     pub reference_models: usize,
     pub tables: Vec<Table>,
     pub timings: Vec<TimingTable>,
+}
+
+/// One call of the program on the output folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    pub started_at: Timestamp,
+    pub seconds: f64,
+    pub ending: Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    Complete,
+    Stopped,
+    Failed,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -53,6 +70,39 @@ pub struct Table {
     /// The retrained networks, each against the others.
     pub floor: Row,
     pub methods: Vec<Row>,
+}
+
+impl Summary {
+    /// With what, when and for how long the results were made.
+    pub fn origin(&self) -> String {
+        let Machine { processor, threads, program } = &self.machine;
+        let seconds: f64 = self.runs.iter().map(|run| run.seconds).sum();
+        let when = self.runs.last().map_or_else(String::new, |run| run.started_at.to_string());
+        let when =
+            when.split('.').next().unwrap_or_default().trim_end_matches('Z').replace('T', " ");
+        let runs = match self.runs.len() {
+            1 => "one run".to_owned(),
+            runs => format!("{runs} runs"),
+        };
+        format!(
+            "forgetd {program} on {processor}, {threads} threads; last run {when} UTC, {runs} of \
+             {:.1} minutes in all.",
+            seconds / 60.0
+        )
+    }
+
+    /// A warning where results are missing.
+    pub fn incompleteness(&self) -> Option<&'static str> {
+        match self.runs.last()?.ending {
+            Ending::Complete => None,
+            Ending::Stopped => {
+                Some("Unfinished: the last run was stopped. Means are over what there is.")
+            }
+            Ending::Failed => {
+                Some("Unfinished: the last run failed. Means are over what there is.")
+            }
+        }
+    }
 }
 
 impl Table {

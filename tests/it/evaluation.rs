@@ -172,6 +172,8 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
     let (cells, models) = (evaluation.files("cells"), evaluation.files("models"));
     assert!(cells.len() < 21, "{} cells when stopped", cells.len());
     assert!(evaluation.results()["tables"].as_array().is_some(), "a report of what there is");
+    let report = || fs::read_to_string(evaluation.out().join("report.md")).unwrap();
+    assert!(report().contains("Unfinished"), "{}", report());
     let made: Vec<_> = cells.iter().chain(&models).map(|path| modified(path)).collect();
 
     let done = evaluation.command("tiny.toml").output().unwrap();
@@ -184,8 +186,9 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
 
     check_results(&evaluation.results());
     check_report(&fs::read_to_string(evaluation.out().join("report.html")).unwrap());
-    let markdown = fs::read_to_string(evaluation.out().join("report.md")).unwrap();
+    let markdown = report();
     assert!(markdown.contains("| **retrain (floor)** |"), "{markdown}");
+    assert!(markdown.contains("2 runs") && !markdown.contains("Unfinished"), "{markdown}");
 }
 
 fn check_results(results: &Value) {

@@ -40,20 +40,19 @@ fn write(
     drawn: &[Vec<String>],
     times: &[String],
 ) -> std::fmt::Result {
-    let machine = &summary.machine;
+    let warning = summary
+        .incompleteness()
+        .map_or_else(String::new, |warning| format!("<p class=\"failure\">{warning}</p>\n"));
     write!(
         page,
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <title>Evaluation: {name}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <h1>Evaluation: {name}</h1>\n<p>{about}</p>\n\
-         <p class=\"made\">forgetd {program}, {when}, {processor}, {threads} threads</p>\n",
+         {warning}<p class=\"made\">{origin}</p>\n",
         name = escaped(&summary.suite),
         about = escaped(summary.about.trim()),
-        program = escaped(&machine.program),
-        when = escaped(&summary.written_at),
-        processor = escaped(&machine.processor),
-        threads = machine.threads,
+        origin = escaped(&summary.origin()),
     )?;
     writeln!(
         page,

@@ -16,13 +16,11 @@ pub fn render(summary: &Summary) -> String {
 }
 
 fn write(text: &mut String, summary: &Summary) -> std::fmt::Result {
-    let machine = &summary.machine;
     writeln!(text, "# Evaluation: {}\n\n{}\n", summary.suite, summary.about.trim())?;
-    writeln!(
-        text,
-        "forgetd {}, written {}, on {} ({} threads).",
-        machine.program, summary.written_at, machine.processor, machine.threads
-    )?;
+    if let Some(warning) = summary.incompleteness() {
+        writeln!(text, "**{warning}**\n")?;
+    }
+    writeln!(text, "{}\n", summary.origin())?;
     writeln!(
         text,
         "Each figure is a mean over seeds ± half the width of its 95 % interval. The first row is \
