@@ -19,6 +19,13 @@ CREATE TABLE ordinals (
     next_ordinal BIGINT NOT NULL CHECK (next_ordinal >= 0)
 );
 
+-- One row: which master key wraps the data keys. A running ingestion shares its lock, a rotation
+-- takes it.
+CREATE TABLE master_key (
+    id BIGINT PRIMARY KEY CHECK (id = 0),
+    fingerprint BYTEA NOT NULL CHECK (octet_length(fingerprint) = 32)
+);
+
 CREATE TABLE ingestions (
     id UUID PRIMARY KEY,
     model_id UUID NOT NULL REFERENCES models (id),
@@ -88,18 +95,23 @@ CREATE INDEX samples_subject ON samples (model_id, subject_key);
 CREATE INDEX samples_usable ON samples (model_id, split, ordinal)
     WHERE deleted_at IS NULL AND deletion_id IS NULL;
 
--- What erasure removes.
-CREATE TABLE sample_contents (
+-- What erasure removes. The data keys, each wrapped under the master key, are a table of their own,
+-- so that they can be backed up apart; whose key is gone, that is gone.
+CREATE TABLE data_keys (
     sample_id UUID PRIMARY KEY REFERENCES samples (id),
-    features BYTEA NOT NULL,
-    label TEXT NOT NULL
+    wrapped BYTEA NOT NULL CHECK (octet_length(wrapped) = 60)
 );
 
--- Natural-log probabilities as little-endian f32; removed by erasure too.
+-- Features and label, sealed under the sample's data key.
+CREATE TABLE sample_contents (
+    sample_id UUID PRIMARY KEY REFERENCES samples (id),
+    sealed BYTEA NOT NULL
+);
+
+-- Out-of-fold and anchor predictions, sealed likewise.
 CREATE TABLE sample_predictions (
     sample_id UUID PRIMARY KEY REFERENCES samples (id),
-    out_of_fold BYTEA NOT NULL CHECK (octet_length(out_of_fold) % 4 = 0),
-    anchor BYTEA NOT NULL CHECK (octet_length(anchor) % 4 = 0)
+    sealed BYTEA NOT NULL
 );
 
 -- A sample made the versions [from_epoch, until_epoch); open while it is still in.

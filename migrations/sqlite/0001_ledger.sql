@@ -19,6 +19,13 @@ CREATE TABLE ordinals (
     next_ordinal INTEGER NOT NULL CHECK (next_ordinal >= 0)
 ) STRICT;
 
+-- One row: which master key wraps the data keys. A running ingestion shares its lock, a rotation
+-- takes it.
+CREATE TABLE master_key (
+    id INTEGER PRIMARY KEY CHECK (id = 0),
+    fingerprint BLOB NOT NULL CHECK (length(fingerprint) = 32)
+) STRICT;
+
 CREATE TABLE ingestions (
     id BLOB PRIMARY KEY,
     model_id BLOB NOT NULL REFERENCES models (id),
@@ -88,18 +95,23 @@ CREATE INDEX samples_subject ON samples (model_id, subject_key);
 CREATE INDEX samples_usable ON samples (model_id, split, ordinal)
     WHERE deleted_at IS NULL AND deletion_id IS NULL;
 
--- What erasure removes.
-CREATE TABLE sample_contents (
+-- What erasure removes. The data keys, each wrapped under the master key, are a table of their own,
+-- so that they can be backed up apart; whose key is gone, that is gone.
+CREATE TABLE data_keys (
     sample_id BLOB PRIMARY KEY REFERENCES samples (id),
-    features BLOB NOT NULL,
-    label TEXT NOT NULL
+    wrapped BLOB NOT NULL CHECK (length(wrapped) = 60)
 ) STRICT;
 
--- Natural-log probabilities as little-endian f32; removed by erasure too.
+-- Features and label, sealed under the sample's data key.
+CREATE TABLE sample_contents (
+    sample_id BLOB PRIMARY KEY REFERENCES samples (id),
+    sealed BLOB NOT NULL
+) STRICT;
+
+-- Out-of-fold and anchor predictions, sealed likewise.
 CREATE TABLE sample_predictions (
     sample_id BLOB PRIMARY KEY REFERENCES samples (id),
-    out_of_fold BLOB NOT NULL CHECK (length(out_of_fold) % 4 = 0),
-    anchor BLOB NOT NULL CHECK (length(anchor) % 4 = 0)
+    sealed BLOB NOT NULL
 ) STRICT;
 
 -- A sample made the versions [from_epoch, until_epoch); open while it is still in.

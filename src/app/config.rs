@@ -44,6 +44,11 @@ pub struct LedgerConfig {
     /// 64 hexadecimal digits: the key under which identifiers become pseudonyms. Made at the
     /// first start in `service-key` of the data folder when absent. Replicas must share it.
     pub service_key: Option<SecretString>,
+    /// 64 hexadecimal digits: the key under which the samples' data keys are wrapped. Made at the
+    /// first start in `master-key` of the data folder when absent. Replicas must share it.
+    pub master_key: Option<SecretString>,
+    /// What `master_key` replaces, until `forgetd master-key rotate` has ended.
+    pub previous_master_key: Option<SecretString>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -144,6 +149,8 @@ impl Default for LedgerConfig {
             database_url: None,
             blobs_url: None,
             service_key: None,
+            master_key: None,
+            previous_master_key: None,
         }
     }
 }
@@ -314,6 +321,7 @@ mod tests {
             "signing_key",
             "entries_public",
             "witnesses",
+            "previous_master_key",
         ] {
             assert!(text.contains(key), "{key} is not shown");
         }

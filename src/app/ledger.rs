@@ -1,41 +1,52 @@
 //! Opening what is durable: the data folder, the database, the blobs and the keys.
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{self, File},
+    io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    audit::note::{KeyError, KeyKind, Signer, VerifierKey},
-    clock::Ids,
-    domain::identity::{Digest, ServiceKey},
+    audit::note::{self, KeyKind, Signer, VerifierKey},
+    clock::{Clock, Ids},
+    domain::{identity::ServiceKey, sealing::MasterKey},
     notary::Witness,
-    store::{BlobError, Blobs, Store, StoreError},
+    store::{BlobError, Blobs, Keyring, Store, StoreError},
 };
 
-use super::config::{AuditConfig, LedgerConfig, WitnessConfig};
+use super::{
+    config::{AuditConfig, LedgerConfig, WitnessConfig},
+    key_file::{self, Key, KeyError, MasterKeyFile},
+};
 
 /// Everything durable, open and at the current schema.
 pub struct Ledger {
     pub store: Store,
     pub blobs: Blobs,
     pub service_key: ServiceKey,
+    pub key_lock: KeyLock,
 }
+
+/// Keeps the master key's file from being replaced while its key is in use; nothing to keep where
+/// the key comes from the configuration.
+pub struct KeyLock(#[expect(dead_code, reason = "held until it is dropped")] Option<File>);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
     #[error("the data folder {path} cannot be used")]
     Folder { path: PathBuf, source: io::Error },
-    #[error("the key file {path} cannot be used")]
-    KeyFile { path: PathBuf, source: io::Error },
-    #[error("the key in {origin} must be 64 hexadecimal digits (32 bytes)")]
-    Key { origin: String },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(
+        "a rotation needs both keys: set `ledger.master_key` to the new one and \
+         `ledger.previous_master_key` to the one that it replaces, in every process"
+    )]
+    PreviousMasterKey,
     #[error("`audit.origin` cannot be the audit log's name")]
-    Origin(#[source] KeyError),
+    Origin(#[source] note::KeyError),
     #[error("`audit.witnesses` holds {key:?}, which is no witness's verifier key")]
     Witness { key: String },
     #[error(transparent)]
@@ -51,21 +62,73 @@ impl Ledger {
     /// When a part cannot be opened; says which.
     pub async fn open(config: &LedgerConfig) -> Result<Self, LedgerError> {
         let folder = make_folder(&config.data_dir)?;
-        let service_key = match &config.service_key {
-            Some(secret) => parse_key(secret.expose_secret(), "ledger.service_key")?,
-            None => key_from_file(&folder.join("service-key"))?,
-        };
-        let service_key = ServiceKey::new(service_key);
+        let service_key = key_file::configured(
+            config.service_key.as_ref(),
+            "ledger.service_key",
+            &folder.join("service-key"),
+        )?;
+        let (keyring, key_lock) = keyring(config, &folder)?;
         let blobs = if let Some(url) = &config.blobs_url {
             Blobs::open(url)?
         } else {
             let folder = make_folder(&folder.join("blobs"))?;
             Blobs::open(&format!("file://{}", folder.display()))?
         };
-        let store = Store::open(database_url(config, &folder).expose_secret()).await?;
+        let store = Store::open(database_url(config, &folder).expose_secret(), keyring).await?;
         store.migrate().await?;
-        Ok(Self { store, blobs, service_key })
+        let service_key = ServiceKey::new(*service_key.expose_secret());
+        Ok(Self { store, blobs, service_key, key_lock })
     }
+
+    /// Wraps every data key under another master key: a new one in the place of the data folder's,
+    /// or the configuration's in the place of its previous one. Once the replaced key is destroyed
+    /// too, no older copy of the ledger opens any more. Interrupted, it may be run again.
+    ///
+    /// # Errors
+    /// When a process still uses the data folder's key, or the configuration names no previous one.
+    pub async fn rotate_master_key(
+        config: &LedgerConfig,
+        clock: &Clock,
+    ) -> Result<(), LedgerError> {
+        let folder = make_folder(&config.data_dir)?;
+        let is_in_file = config.master_key.is_none();
+        if is_in_file {
+            MasterKeyFile::renew(&folder)?;
+        } else if config.previous_master_key.is_none() {
+            return Err(LedgerError::PreviousMasterKey);
+        }
+        let ledger = Self::open(config).await?;
+        ledger.store.adopt_master_key(clock.now()).await?;
+        let mut after = None;
+        loop {
+            after = ledger.store.rewrap_data_keys(after, clock.now()).await?;
+            if after.is_none() {
+                break;
+            }
+        }
+        ledger.store.purge_erased().await?;
+        ledger.store.close().await;
+        if is_in_file {
+            MasterKeyFile::destroy_previous(&folder)?;
+        }
+        Ok(())
+    }
+}
+
+fn keyring(config: &LedgerConfig, folder: &Path) -> Result<(Keyring, KeyLock), LedgerError> {
+    let (current, previous, lock) = if let Some(secret) = &config.master_key {
+        let previous = config.previous_master_key.as_ref();
+        let previous = previous
+            .map(|secret| key_file::parse(secret.expose_secret(), "ledger.previous_master_key"));
+        let current = key_file::parse(secret.expose_secret(), "ledger.master_key")?;
+        (current, previous.transpose()?, None)
+    } else {
+        let file = MasterKeyFile::open(folder)?;
+        (file.current, file.previous, Some(file.lock))
+    };
+    let master = |key: &Key| MasterKey::new(key.expose_secret());
+    let keyring = Keyring::new(master(&current), previous.as_ref().map(master), Ids::system());
+    Ok((keyring, KeyLock(lock)))
 }
 
 /// Who signs the audit log's checkpoints. Without a name in the configuration the log is called
@@ -74,11 +137,13 @@ impl Ledger {
 /// # Errors
 /// When there is no key and none can be made, or the name cannot be one.
 pub fn log_signer(audit: &AuditConfig, ledger: &LedgerConfig) -> Result<Signer, LedgerError> {
-    let secret = match &audit.signing_key {
-        Some(secret) => parse_key(secret.expose_secret(), "audit.signing_key")?,
-        None => key_from_file(&make_folder(&ledger.data_dir)?.join("audit-key"))?,
-    };
-    let signer = |name: &str| Signer::new(name, &secret).map_err(LedgerError::Origin);
+    let secret = key_file::configured(
+        audit.signing_key.as_ref(),
+        "audit.signing_key",
+        &make_folder(&ledger.data_dir)?.join("audit-key"),
+    )?;
+    let signer =
+        |name: &str| Signer::new(name, secret.expose_secret()).map_err(LedgerError::Origin);
     match &audit.origin {
         Some(origin) => signer(origin),
         None => signer(&format!("forgetd/{}", hex::encode(signer("forgetd")?.verifier_key().id()))),
@@ -104,7 +169,7 @@ fn database_url(config: &LedgerConfig, folder: &Path) -> SecretString {
         .unwrap_or_else(|| format!("sqlite://{}", folder.join("forgetd.sqlite").display()).into())
 }
 
-/// Readable by its owner only: it holds features and the key to the pseudonyms.
+/// Readable by its owner only: it holds the keys, and what they seal.
 fn make_folder(path: &Path) -> Result<PathBuf, LedgerError> {
     fs::DirBuilder::new()
         .recursive(true)
@@ -114,58 +179,9 @@ fn make_folder(path: &Path) -> Result<PathBuf, LedgerError> {
         .map_err(|source| LedgerError::Folder { path: path.to_owned(), source })
 }
 
-fn key_from_file(path: &Path) -> Result<[u8; 32], LedgerError> {
-    let failed = |source| LedgerError::KeyFile { path: path.to_owned(), source };
-    match fs::read_to_string(path) {
-        Ok(text) => parse_key(text.trim(), &path.display().to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let bytes = Ids::system().bytes();
-            // Made under another name first, so that a crash leaves a whole key or none.
-            let draft = path.with_extension("draft");
-            let mut file = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&draft)
-                .map_err(failed)?;
-            writeln!(file, "{}", hex::encode(bytes)).map_err(failed)?;
-            file.sync_all().map_err(failed)?;
-            fs::rename(&draft, path).map_err(failed)?;
-            Ok(bytes)
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-fn parse_key(text: &str, origin: &str) -> Result<[u8; 32], LedgerError> {
-    let bytes: Digest = text.parse().map_err(|_| LedgerError::Key { origin: origin.to_owned() })?;
-    Ok(*bytes.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_key_is_made_once_and_only_its_owner_reads_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("service-key");
-        let first = key_from_file(&path).unwrap();
-        assert_eq!(key_from_file(&path).unwrap(), first);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_broken_key_is_refused_and_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("service-key");
-        fs::write(&path, "not a key").unwrap();
-        assert!(matches!(key_from_file(&path), Err(LedgerError::Key { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "not a key");
-    }
 
     #[test]
     fn a_log_without_a_name_is_called_after_its_key() {

@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to a running service, and its orderly end.
 
 pub mod config;
+mod key_file;
 mod ledger;
 pub mod telemetry;
 
@@ -28,7 +29,8 @@ use crate::{
 };
 
 use config::Config;
-pub use ledger::{Ledger, LedgerError, log_signer};
+pub use key_file::KeyError;
+pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,6 +80,7 @@ pub struct App {
     witnessing: Option<JoinHandle<()>>,
     working: CancellationToken,
     worker: Option<JoinHandle<()>>,
+    _key_lock: KeyLock,
 }
 
 impl App {
@@ -172,6 +175,7 @@ impl App {
             witnessing,
             working,
             worker,
+            _key_lock: ledger.key_lock,
         })
     }
 

@@ -5,6 +5,7 @@ mod evaluate;
 mod health;
 mod ingest;
 mod keys;
+mod master_key;
 mod openapi;
 mod progress;
 mod serve;
@@ -34,7 +35,7 @@ struct Cli {
     /// The configuration, a TOML file; FORGETD_* variables and flags win over it.
     #[arg(long, global = true, env = "FORGETD_CONFIG")]
     config: Option<PathBuf>,
-    /// Folder for the embedded database, the weights and the service's key.
+    /// Folder for the embedded database, the weights and the service's keys.
     #[arg(long, global = true)]
     data_dir: Option<PathBuf>,
     /// Address to answer on; the port 0 takes a free one.
@@ -62,6 +63,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Check a certificate of deletion offline, or a whole audit log; exit with 0 if all of it holds.
     Verify(verify::VerifyArgs),
+    /// Change the key under which samples are sealed.
+    MasterKey(master_key::MasterKeyArgs),
     /// Print the description of the API, `openapi.yaml`.
     Openapi,
     /// Exit with 0 if the service at the configured address is ready.
@@ -153,6 +156,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Evaluate(args) => args.run(&config).await?,
         Command::Keys(args) => args.run(&config).await?,
         Command::Verify(args) => return args.run().await,
+        Command::MasterKey(args) => args.run(&config).await?,
         Command::Openapi => openapi::run()?,
         Command::Health => return health::run(&config).await,
     }

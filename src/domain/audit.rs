@@ -48,6 +48,10 @@ pub enum AuditKind {
     DeletionSettled,
     #[serde(rename = "tombstone.lifted")]
     TombstoneLifted,
+    #[serde(rename = "master_key.adopted")]
+    MasterKeyAdopted,
+    #[serde(rename = "master_key.rotated")]
+    MasterKeyRotated,
     #[serde(rename = "api_key.created")]
     ApiKeyCreated,
     #[serde(rename = "api_key.revoked")]

@@ -14,6 +14,7 @@ pub mod model;
 pub mod network;
 pub mod sample;
 pub mod schema;
+pub mod sealing;
 pub mod timestamp;
 pub mod version;
 pub mod watch;

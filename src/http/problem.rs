@@ -286,6 +286,7 @@ impl From<StoreError> for Problem {
             StoreError::Database { .. }
             | StoreError::Damaged { .. }
             | StoreError::Fenced { .. }
+            | StoreError::OtherMasterKey { .. }
             | StoreError::Open { .. } => Self::internal(&error),
         }
     }

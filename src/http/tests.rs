@@ -25,13 +25,14 @@ use crate::{
         access::{ApiKey, Scope, hash_secret},
         identity::ServiceKey,
         sample::{SamplePredictions, Split},
+        sealing::MasterKey,
         timestamp::Timestamp,
         version::{Cause, VersionMetrics},
     },
     nn::{network::Network, weights},
     notary::Notary,
     serving::{executor::Executor, registry::Registry, replica::Replica},
-    store::{Blobs, Claim, NewVersion, Publication, Store},
+    store::{Blobs, Claim, Keyring, NewVersion, Publication, Store},
 };
 
 const LEASE: Duration = Duration::from_secs(10);
@@ -53,7 +54,8 @@ async fn service(access: Access) -> Service {
     let folder = tempfile::tempdir().unwrap();
     let blobs_folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite://{}/ledger.sqlite", folder.path().display());
-    let store = Store::open(&url).await.unwrap();
+    let keyring = Keyring::new(MasterKey::new(&[9; 32]), None, Ids::seeded(2));
+    let store = Store::open(&url, keyring).await.unwrap();
     store.migrate().await.unwrap();
     let clock = Clock::manual("2026-11-23T18:00:00Z".parse().unwrap());
     let registry = std::sync::Arc::new(Registry::new(clock.clone()));

@@ -56,9 +56,19 @@ pub(super) async fn close_contributions(
     .map(drop)
 }
 
-/// Removes the content and the predictions of the batch's samples; their pseudonyms stay. Returns
-/// how many samples that were.
+/// Removes what the batch's samples are: first their data keys, then what was sealed under them.
+/// Their pseudonyms stay. Returns how many samples that were.
 pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Result<u64, StoreError> {
+    let destroyed = tx
+        .query(
+            "DELETE FROM data_keys WHERE sample_id IN (
+                 SELECT d.sample_id FROM deletion_requests r
+                     JOIN deletion_samples d ON d.deletion_id = r.id
+                 WHERE r.batch_id = $1)",
+        )
+        .bind(job.id)
+        .execute()
+        .await?;
     for sql in [
         "DELETE FROM sample_contents WHERE sample_id IN (
              SELECT d.sample_id FROM deletion_requests r
@@ -91,9 +101,9 @@ pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Resul
         .bind(job.id)
         .fetch_one()
         .await?;
-    if row.count::<u64>("samples")? == deleted {
+    if row.count::<u64>("samples")? == deleted && destroyed == deleted {
         Ok(deleted)
     } else {
-        Err(tx.damaged("another number of samples than the batch's requests delete"))
+        Err(tx.damaged("another number of samples or data keys than the batch's requests delete"))
     }
 }

@@ -16,6 +16,12 @@ pub enum StoreError {
     /// nothing was changed.
     #[error("{operation} was fenced: the lease is no longer held")]
     Fenced { operation: &'static str },
+    /// The data keys are wrapped under a master key that this process was not given.
+    #[error(
+        "the ledger's master key is not the one that {operation} was given: start the process with \
+         the key that the last rotation left (`ledger.master_key`, or the file master-key)"
+    )]
+    OtherMasterKey { operation: &'static str },
     /// The database could not be opened or brought to the current schema.
     #[error("cannot open the database at {location}: {reason}")]
     Open { location: String, reason: String },

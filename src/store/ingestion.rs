@@ -5,12 +5,16 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::AuditKind,
-        identity::Pseudonym,
+        identity::{Digest, Pseudonym},
         sample::{NewSample, Split},
         timestamp::Timestamp,
     },
     store::{
-        Store, StoreError, postgres, sqlite,
+        Store, StoreError,
+        master_key::share_master_key,
+        postgres,
+        sealing::{INSERT_CONTENTS, INSERT_DATA_KEYS, write},
+        sqlite,
         transaction::{Dialect, Tx},
     },
 };
@@ -21,6 +25,8 @@ pub struct Ingestion {
     tx: Tx,
     receipt: Receipt,
     model_id: Uuid,
+    /// The master key that the ledger names; a rotation waits until this ingestion has ended.
+    master: Digest,
     first_ordinal: i64,
     next_ordinal: i64,
     /// The conflict that ended it: nothing more goes in, and nothing is kept.
@@ -64,6 +70,7 @@ impl Store {
     /// same model wait.
     pub async fn begin_ingestion(&self, id: Uuid, model_id: Uuid) -> Result<Ingestion, StoreError> {
         let mut tx = self.begin("ingest").await?;
+        let master = share_master_key(&mut tx, self.keyring()).await?.fingerprint();
         let lock = match tx.dialect() {
             Dialect::Sqlite => "SELECT next_ordinal FROM ordinals WHERE model_id = $1",
             Dialect::Postgres => "SELECT next_ordinal FROM ordinals WHERE model_id = $1 FOR UPDATE",
@@ -80,6 +87,7 @@ impl Store {
             tx,
             receipt: Receipt { id, train: 0, holdout: 0 },
             model_id,
+            master,
             first_ordinal,
             next_ordinal: first_ordinal,
             ended_by: None,
@@ -136,12 +144,30 @@ impl Ingestion {
         if let Some((ordinal, key)) = taken {
             return Err(self.end(ordinal, key, Conflict::Exists));
         }
+        self.insert_sealed(samples).await?;
         for sample in samples {
             match sample.split {
                 Split::Train => self.receipt.train += 1,
                 Split::Holdout => self.receipt.holdout += 1,
             }
             self.next_ordinal += 1;
+        }
+        Ok(())
+    }
+
+    async fn insert_sealed(&mut self, samples: &[NewSample]) -> Result<(), StoreError> {
+        let (keyring, tx) = (self.store.keyring(), &mut self.tx);
+        let master = keyring.named(self.master).ok_or_else(|| tx.other_master_key())?;
+        let (mut keys, mut contents) = (Vec::new(), Vec::new());
+        for sample in samples {
+            let sealed = keyring.seal_sample(master, self.model_id, sample);
+            keys.push((sample.id, sealed.wrapped_key));
+            contents.push((sample.id, sealed.content));
+        }
+        for (sql, rows) in [(INSERT_DATA_KEYS, keys), (INSERT_CONTENTS, contents)] {
+            if write(tx, sql, &rows).await? != samples.len() as u64 {
+                return Err(tx.damaged("another number of rows than samples"));
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
-    StoreError, audit, postgres, sqlite,
+    Keyring, StoreError, audit, postgres, sqlite,
     transaction::{Connection, Dialect, Tx, reading},
 };
 
@@ -20,6 +20,7 @@ pub struct Store {
 struct Shared {
     location: String,
     pools: Pools,
+    keyring: Keyring,
     signal: watch::Sender<()>,
 }
 
@@ -54,8 +55,8 @@ impl Wakeups {
 
 impl Store {
     /// `sqlite:///path/to/file` or `postgres://...`. `SQLite` files are created; the schema must
-    /// be current, see [`Store::migrate`].
-    pub async fn open(url: &str) -> Result<Self, StoreError> {
+    /// be current, see [`Store::migrate`]. Samples are sealed and opened with the keyring.
+    pub async fn open(url: &str, keyring: Keyring) -> Result<Self, StoreError> {
         let signal = watch::Sender::new(());
         let (location, pools) = if url.starts_with("sqlite:") {
             let (location, write, read) = sqlite::open(url).await?;
@@ -70,10 +71,11 @@ impl Store {
             let scheme = url.split(':').next().unwrap_or_default().to_owned();
             return Err(StoreError::Open { location: scheme, reason });
         };
-        Ok(Self { shared: Arc::new(Shared { location, pools, signal }) })
+        Ok(Self { shared: Arc::new(Shared { location, pools, keyring, signal }) })
     }
 
-    /// Brings the schema up to date; does nothing when it is.
+    /// Brings the schema up to date; does nothing when it is. A new ledger takes the keyring's
+    /// current master key for its own; another ledger's must be in the keyring.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match &self.shared.pools {
             Pools::Sqlite { write, .. } => sqlite::MIGRATIONS.run(write).await,
@@ -82,7 +84,8 @@ impl Store {
         migrated.map_err(|error| StoreError::Open {
             location: self.shared.location.clone(),
             reason: error.to_string(),
-        })
+        })?;
+        self.check_master_key().await
     }
 
     /// Whether the database answers.
@@ -106,13 +109,18 @@ impl Store {
     }
 
     /// After erasures: `SQLite`'s write-ahead log is folded in and truncated (freed pages were
-    /// zeroed before), `PostgreSQL`'s dead rows are vacuumed, so that no file of the tables
-    /// holds erased content. `PostgreSQL`'s write-ahead log and backups are its operator's.
+    /// zeroed before), so that no file holds what was erased, not even sealed. `PostgreSQL`'s dead
+    /// rows are vacuumed; what they were, sealed texts and wrapped keys, may stand in the slack of
+    /// its pages, its write-ahead log and its backups until a rotation of the master key.
     pub async fn purge_erased(&self) -> Result<(), StoreError> {
         match &self.shared.pools {
             Pools::Sqlite { write, .. } => sqlite::truncate_log(write).await,
             Pools::Postgres { pool, .. } => postgres::vacuum(pool).await,
         }
+    }
+
+    pub(super) fn keyring(&self) -> &Keyring {
+        &self.shared.keyring
     }
 
     /// For `reading!`.

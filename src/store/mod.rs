@@ -3,7 +3,8 @@
 //! The verbs are written once, in the files named after what they are about. `ledger.rs` opens
 //! the database and begins transactions (`transaction.rs`), `sql.rs` and `row.rs` carry a
 //! statement to either database and its rows back, and `sqlite.rs` and `postgres.rs` hold what
-//! differs: opening, waking others, bulk loading.
+//! differs: opening, waking others, bulk loading. What speaks of a sample is sealed (`sealing.rs`)
+//! before it comes near either.
 //!
 //! Locks are taken in one order: an idempotency key or a model's ordinals, then the model, then
 //! the head of the audit log.
@@ -23,12 +24,14 @@ mod keys;
 mod leases;
 mod ledger;
 mod lineage;
+mod master_key;
 mod models;
 mod postgres;
 mod publication;
 mod replicas;
 mod row;
 mod samples;
+mod sealing;
 mod sql;
 mod sqlite;
 mod transaction;
@@ -50,3 +53,4 @@ pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
 pub use publication::{NewVersion, Publication};
 pub use replicas::Served;
+pub use sealing::Keyring;

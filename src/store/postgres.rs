@@ -12,14 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        audit::NewAuditEvent,
-        deletion::Target,
-        features::floats_to_bytes,
-        identity::Digest,
-        sample::{NewSample, SamplePredictions},
+        audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, transaction::Tx},
+    store::{StoreError, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -78,7 +74,7 @@ async fn pass_on(url: &str, signal: &watch::Sender<()>) -> Result<(), sqlx::Erro
 }
 
 pub(super) async fn vacuum(pool: &PgPool) -> Result<(), StoreError> {
-    pool.execute("VACUUM sample_contents, sample_predictions")
+    pool.execute("VACUUM data_keys, sample_contents, sample_predictions, versions")
         .await
         .map(drop)
         .map_err(|source| StoreError::of("purge_erased", source))
@@ -113,7 +109,6 @@ pub(super) async fn insert_samples(
     first_ordinal: i64,
     samples: &[NewSample],
 ) -> Result<Vec<i64>, StoreError> {
-    let ids: Vec<_> = samples.iter().map(|it| it.id).collect();
     let mut inserted = tx
         .query(
             "INSERT INTO samples
@@ -127,7 +122,7 @@ pub(super) async fn insert_samples(
         .bind(model_id)
         .bind(first_ordinal)
         .bind(ingestion_id)
-        .array(ids.clone())
+        .array(samples.iter().map(|it| it.id).collect::<Vec<_>>())
         .array(samples.iter().map(|it| it.key.as_bytes().as_slice()).collect::<Vec<_>>())
         .array(samples.iter().map(|it| it.subject.as_bytes().as_slice()).collect::<Vec<_>>())
         .array(samples.iter().map(|it| it.split.as_str()).collect::<Vec<_>>())
@@ -137,37 +132,16 @@ pub(super) async fn insert_samples(
         .map(|row| row.get("ordinal"))
         .collect::<Result<Vec<i64>, _>>()?;
     inserted.sort_unstable();
-    if inserted.len() < samples.len() {
-        return Ok(inserted);
-    }
-    tx.query(
-        "INSERT INTO sample_contents (sample_id, features, label)
-         SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::text[])",
-    )
-    .array(ids)
-    .array(samples.iter().map(|it| it.features.to_bytes()).collect::<Vec<_>>())
-    .array(samples.iter().map(|it| it.label.as_str()).collect::<Vec<_>>())
-    .execute()
-    .await?;
     Ok(inserted)
 }
 
-pub(super) async fn insert_predictions(
+pub(super) async fn write_sealed(
     tx: &mut Tx,
-    predictions: &[SamplePredictions],
+    sql: Sql,
+    rows: &[(Uuid, Vec<u8>)],
 ) -> Result<u64, StoreError> {
-    let bytes_of = |floats: fn(&SamplePredictions) -> &[f32]| -> Vec<Vec<u8>> {
-        predictions.iter().map(|it| floats_to_bytes(floats(it))).collect()
-    };
-    tx.query(
-        "INSERT INTO sample_predictions (sample_id, out_of_fold, anchor)
-         SELECT * FROM unnest($1::uuid[], $2::bytea[], $3::bytea[])",
-    )
-    .array(predictions.iter().map(|it| it.sample_id).collect::<Vec<_>>())
-    .array(bytes_of(|it| &it.out_of_fold))
-    .array(bytes_of(|it| &it.anchor))
-    .execute()
-    .await
+    let (ids, blobs): (Vec<_>, Vec<_>) = rows.iter().map(|(id, blob)| (*id, blob)).unzip();
+    tx.query(sql).array(ids).array(blobs).execute().await
 }
 
 pub(super) async fn insert_leaves(

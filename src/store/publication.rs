@@ -16,8 +16,8 @@ use crate::{
         Store, StoreError,
         erasure::{close_contributions, erase_batch},
         leases::hold,
-        postgres, sqlite,
-        transaction::{Dialect, Tx, writing},
+        sealing::{Keyring, insert_predictions},
+        transaction::{Tx, writing},
     },
 };
 
@@ -60,6 +60,7 @@ impl Store {
     /// every completed, unsettled request of the model (and the batch's own, once completed).
     /// Returns the epoch that is current afterwards, `None` if the model has no version.
     pub async fn publish(&self, publication: &Publication) -> Result<Option<u64>, StoreError> {
+        let keyring = self.keyring();
         writing!(self, "publish", async |tx| {
             let job = hold(tx, &publication.lease).await?;
             let sql = "SELECT current_epoch FROM models WHERE id = $1";
@@ -72,7 +73,7 @@ impl Store {
                     insert_version(tx, &job, version, epoch, publication.now).await?;
                     if version.cause.is_exact() {
                         let predictions = publication.predictions.as_deref().unwrap_or_default();
-                        replace_predictions(tx, job.model_id, predictions).await?;
+                        replace_predictions(tx, keyring, job.model_id, predictions).await?;
                         replace_contributors(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
                     }
@@ -164,6 +165,7 @@ async fn parent_weights(
 
 async fn replace_predictions(
     tx: &mut Tx,
+    keyring: &Keyring,
     model_id: Uuid,
     predictions: &[SamplePredictions],
 ) -> Result<(), StoreError> {
@@ -175,10 +177,7 @@ async fn replace_predictions(
     .execute()
     .await?;
     for chunk in predictions.chunks(PREDICTIONS_PER_STATEMENT) {
-        match tx.dialect() {
-            Dialect::Sqlite => sqlite::insert_predictions(tx, chunk).await?,
-            Dialect::Postgres => postgres::insert_predictions(tx, chunk).await?,
-        };
+        insert_predictions(tx, keyring, model_id, chunk).await?;
     }
     let row = tx
         .query(

@@ -3,11 +3,14 @@
 use uuid::Uuid;
 
 use crate::{
-    domain::{
-        features::{Features, floats_from_bytes},
-        sample::{SampleCounts, SamplePredictions, Split, StoredSample},
+    domain::sample::{SampleCounts, SamplePredictions, Split, StoredSample},
+    store::{
+        Store, StoreError,
+        row::Row,
+        sealing::{Keyring, Opener},
+        sql::in_integers,
+        transaction::reading,
     },
-    store::{Store, StoreError, row::Row, sql::in_integers, transaction::reading},
 };
 
 impl Store {
@@ -33,11 +36,14 @@ impl Store {
         after: i64,
         limit: u32,
     ) -> Result<Vec<StoredSample>, StoreError> {
+        let keyring = self.keyring();
         reading!(self, "samples", async |tx| {
             let rows = tx
                 .query(
-                    "SELECT s.id, s.ordinal, s.split, c.features, c.label
-                     FROM samples s JOIN sample_contents c ON c.sample_id = s.id
+                    "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content
+                     FROM samples s
+                         JOIN data_keys k ON k.sample_id = s.id
+                         JOIN sample_contents c ON c.sample_id = s.id
                      WHERE s.model_id = $1 AND s.split = $2 AND s.ordinal > $3
                          AND s.deleted_at IS NULL AND s.deletion_id IS NULL
                      ORDER BY s.ordinal LIMIT $4",
@@ -48,7 +54,7 @@ impl Store {
                 .bind(i64::from(limit))
                 .fetch_all()
                 .await?;
-            rows.iter().map(read_sample).collect()
+            rows.iter().map(|row| read_sample(row, &Opener::new(keyring, row)?)).collect()
         })
     }
 
@@ -72,8 +78,10 @@ impl Store {
         ordinals: &[i64],
     ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
         let sql = in_integers!(
-            "SELECT s.id, s.ordinal, s.split, c.features, c.label, p.out_of_fold, p.anchor
+            "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content,
+                 p.sealed AS predictions
              FROM samples s
+                 JOIN data_keys k ON k.sample_id = s.id
                  JOIN sample_contents c ON c.sample_id = s.id
                  JOIN sample_predictions p ON p.sample_id = s.id
              WHERE s.model_id = $1 AND s.split = $2
@@ -82,10 +90,11 @@ impl Store {
             "3",
             "ORDER BY s.ordinal"
         );
+        let keyring = self.keyring();
         reading!(self, "samples_at", async |tx| {
             let statement = tx.query(sql).bind(model_id).bind(split.as_str());
             let rows = statement.bind_integers(ordinals).fetch_all().await?;
-            rows.iter().map(read_with_predictions).collect()
+            rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
         })
     }
 
@@ -96,15 +105,18 @@ impl Store {
         &self,
         job_id: Uuid,
     ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
+        let keyring = self.keyring();
         reading!(self, "batch_samples", async |tx| {
             let rows = tx
                 .query(
-                    "SELECT s.id, s.ordinal, s.split, c.features, c.label, p.out_of_fold, p.anchor
+                    "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content,
+                         p.sealed AS predictions
                      FROM deletion_requests r
                          JOIN deletion_samples d ON d.deletion_id = r.id
                          JOIN contributions i ON i.sample_id = d.sample_id
                              AND i.until_epoch IS NULL
                          JOIN samples s ON s.id = d.sample_id AND s.deleted_at IS NULL
+                         JOIN data_keys k ON k.sample_id = d.sample_id
                          JOIN sample_contents c ON c.sample_id = d.sample_id
                          JOIN sample_predictions p ON p.sample_id = d.sample_id
                      WHERE r.batch_id = $1
@@ -113,33 +125,26 @@ impl Store {
                 .bind(job_id)
                 .fetch_all()
                 .await?;
-            rows.iter().map(read_with_predictions).collect()
+            rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
         })
     }
 }
 
-fn read_sample(row: &Row) -> Result<StoredSample, StoreError> {
-    let features: Vec<u8> = row.get("features")?;
+fn read_sample(row: &Row, opener: &Opener) -> Result<StoredSample, StoreError> {
+    let (features, label) = opener.content()?;
     Ok(StoredSample {
         id: row.uuid("id")?,
         ordinal: row.get("ordinal")?,
         split: row.word("split")?,
-        features: Features::from_bytes(&features)
-            .map_err(|error| row.damaged("features", error))?,
-        label: row.get("label")?,
+        features,
+        label,
     })
 }
 
-fn read_with_predictions(row: &Row) -> Result<(StoredSample, SamplePredictions), StoreError> {
-    let floats = |column: &'static str| {
-        let bytes: Vec<u8> = row.get(column)?;
-        floats_from_bytes(&bytes).map_err(|error| row.damaged(column, error))
-    };
-    let sample = read_sample(row)?;
-    let predictions = SamplePredictions {
-        sample_id: sample.id,
-        out_of_fold: floats("out_of_fold")?,
-        anchor: floats("anchor")?,
-    };
-    Ok((sample, predictions))
+fn read_with_predictions(
+    row: &Row,
+    keyring: &Keyring,
+) -> Result<(StoredSample, SamplePredictions), StoreError> {
+    let opener = Opener::new(keyring, row)?;
+    Ok((read_sample(row, &opener)?, opener.predictions()?))
 }

@@ -4,6 +4,7 @@ use sqlx::{
     Encode, PgConnection, Postgres, Sqlite, SqliteConnection, Type, postgres::PgArguments,
     sqlite::SqliteArguments, types::Json,
 };
+use uuid::Uuid;
 
 use crate::{
     domain::{
@@ -40,7 +41,8 @@ impl From<&'static str> for Sql {
     }
 }
 
-/// `$before IN (the 32-byte keys bound as $number) $after`; bind with [`Statement::bind_keys`].
+/// `$before IN (the keys or ids bound as $number) $after`; bind with [`Statement::bind_keys`] or
+/// [`Statement::bind_ids`].
 macro_rules! in_keys {
     ($before:expr, $number:literal, $after:literal) => {
         $crate::store::sql::Sql {
@@ -132,6 +134,17 @@ impl<'c> Statement<'c> {
                 let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes().as_slice()).collect();
                 Query::Postgres(query.bind(keys), connection)
             }
+        };
+        Self { query, ..self }
+    }
+
+    pub(super) fn bind_ids(self, ids: &[Uuid]) -> Self {
+        let query = match self.query {
+            Query::Sqlite(query, connection) => {
+                let ids: Vec<_> = ids.iter().map(|id| id.simple().to_string()).collect();
+                Query::Sqlite(query.bind(Json(ids)), connection)
+            }
+            Query::Postgres(query, connection) => Query::Postgres(query.bind(ids), connection),
         };
         Self { query, ..self }
     }

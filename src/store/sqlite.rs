@@ -11,14 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        audit::NewAuditEvent,
-        deletion::Target,
-        features::floats_to_bytes,
-        identity::Digest,
-        sample::{NewSample, SamplePredictions},
+        audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, transaction::Tx},
+    store::{StoreError, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -89,16 +85,8 @@ pub(super) async fn truncate_log(write: &SqlitePool) -> Result<(), StoreError> {
     Err(StoreError::of(OPERATION, sqlx::Error::Io(readers)))
 }
 
-// Bulk loading: a statement takes the rows as one JSON array, which json_each unfolds. Blobs of
-// fixed size stand in it in hexadecimal; the others are bound end to end, and a row names its
-// slice by offset (from 1) and length.
-
-/// Appends to `slices` and returns the offset and length of what was appended.
-fn slice(slices: &mut Vec<u8>, bytes: &[u8]) -> (usize, usize) {
-    let offset = slices.len() + 1;
-    slices.extend_from_slice(bytes);
-    (offset, bytes.len())
-}
+// Bulk loading: a statement takes the rows as one JSON array, which json_each unfolds. Ids and keys
+// stand in it in hexadecimal.
 
 fn hex_of(id: Uuid) -> String {
     id.simple().to_string()
@@ -150,50 +138,23 @@ pub(super) async fn insert_samples(
         .map(|row| row.get("ordinal"))
         .collect::<Result<Vec<i64>, _>>()?;
     inserted.sort_unstable();
-    if inserted.len() < samples.len() {
-        return Ok(inserted);
-    }
-    let mut features = Vec::new();
-    let rows: Vec<_> = samples
-        .iter()
-        .map(|it| (hex_of(it.id), slice(&mut features, &it.features.to_bytes()), &it.label))
-        .collect();
-    tx.query(
-        "INSERT INTO sample_contents (sample_id, features, label)
-         SELECT unhex(value ->> 0), substr($1, value ->> '$[1][0]', value ->> '$[1][1]'),
-             value ->> 2
-         FROM json_each($2)",
-    )
-    .bind(features)
-    .json(&rows)
-    .execute()
-    .await?;
     Ok(inserted)
 }
 
-pub(super) async fn insert_predictions(
+/// `$1` is all blobs end to end; `$2` says of each row its sample, the blob's offset from 1 and its
+/// length.
+pub(super) async fn write_sealed(
     tx: &mut Tx,
-    predictions: &[SamplePredictions],
+    sql: Sql,
+    rows: &[(Uuid, Vec<u8>)],
 ) -> Result<u64, StoreError> {
-    let mut slices = Vec::new();
-    let rows: Vec<_> = predictions
-        .iter()
-        .map(|it| {
-            let out_of_fold = slice(&mut slices, &floats_to_bytes(&it.out_of_fold));
-            let anchor = slice(&mut slices, &floats_to_bytes(&it.anchor));
-            (hex_of(it.sample_id), out_of_fold, anchor)
-        })
-        .collect();
-    tx.query(
-        "INSERT INTO sample_predictions (sample_id, out_of_fold, anchor)
-         SELECT unhex(value ->> 0), substr($1, value ->> '$[1][0]', value ->> '$[1][1]'),
-             substr($1, value ->> '$[2][0]', value ->> '$[2][1]')
-         FROM json_each($2)",
-    )
-    .bind(slices)
-    .json(&rows)
-    .execute()
-    .await
+    let mut blobs = Vec::with_capacity(rows.iter().map(|(_, blob)| blob.len()).sum());
+    let mut slices = Vec::with_capacity(rows.len());
+    for (sample_id, blob) in rows {
+        slices.push((hex_of(*sample_id), blobs.len() + 1, blob.len()));
+        blobs.extend_from_slice(blob);
+    }
+    tx.query(sql).bind(blobs).json(&slices).execute().await
 }
 
 pub(super) async fn insert_leaves(

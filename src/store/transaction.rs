@@ -170,6 +170,10 @@ impl Tx {
         StoreError::Fenced { operation: self.operation }
     }
 
+    pub(super) fn other_master_key(&self) -> StoreError {
+        StoreError::OtherMasterKey { operation: self.operation }
+    }
+
     pub(super) fn damaged(&self, detail: impl Into<String>) -> StoreError {
         StoreError::Damaged { operation: self.operation, detail: detail.into() }
     }

@@ -10,7 +10,7 @@ use forgetd::{
     store::{CreateModel, DeletionFilter, Store, StoreError},
 };
 
-use super::{Ledger, at, new_id, on_both, sample_target, subject_target};
+use super::{Ledger, MASTER, at, keyring, new_id, on_both, sample_target, subject_target};
 
 on_both!(
     models_are_found_and_listed,
@@ -123,7 +123,7 @@ async fn opening_again_finds_everything(ledger: &Ledger) {
     ledger.store.close().await;
     let closed = ledger.store.ping().await;
     assert!(matches!(closed, Err(StoreError::Unavailable { operation: "ping", .. })));
-    let again = Store::open(&ledger.url).await.unwrap();
+    let again = Store::open(&ledger.url, keyring(MASTER)).await.unwrap();
     again.migrate().await.unwrap();
     assert_eq!(again.model(&model.name).await.unwrap(), Some(model));
     again.close().await;
@@ -132,10 +132,10 @@ async fn opening_again_finds_everything(ledger: &Ledger) {
 #[tokio::test]
 async fn what_cannot_be_opened_says_why() {
     for url in ["mysql://host/db", "sqlite:///no/such/folder/db", "postgres://127.0.0.1:1/db"] {
-        let refused = Store::open(url).await.map(drop);
+        let refused = Store::open(url, keyring(MASTER)).await.map(drop);
         assert!(matches!(refused, Err(StoreError::Open { .. })), "{url}");
     }
     let secret = "postgres://user:hunter2@127.0.0.1:1/db";
-    let error = Store::open(secret).await.map(drop).unwrap_err();
+    let error = Store::open(secret, keyring(MASTER)).await.map(drop).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("hunter2"));
 }

@@ -10,6 +10,7 @@ mod erasure;
 mod ingestion;
 mod leases;
 mod lists;
+mod master_key;
 mod plans;
 mod propagation;
 mod publication;
@@ -17,6 +18,7 @@ mod publication;
 use std::time::Duration;
 
 use forgetd::{
+    clock::Ids,
     domain::{
         deletion::{Target, TargetKind},
         features::Features,
@@ -25,15 +27,16 @@ use forgetd::{
         model::Model,
         network::NetworkSpec,
         sample::{NewSample, SamplePredictions, Split},
+        sealing::MasterKey,
         timestamp::Timestamp,
         version::{Cause, VersionMetrics},
     },
     store::{
-        Acceptance, Claim, Claimed, CreateModel, DeletionDetails, NewDeletion, NewVersion,
+        Acceptance, Claim, Claimed, CreateModel, DeletionDetails, Keyring, NewDeletion, NewVersion,
         Publication, Store,
     },
 };
-use sqlx::{PgPool, Row, SqlitePool};
+use sqlx::{PgPool, SqlitePool};
 use uuid::Uuid;
 
 /// Runs each function on both databases.
@@ -71,7 +74,7 @@ impl Ledger {
     pub async fn on_sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", folder.path().join("ledger.db").display());
-        let store = Store::open(&url).await.unwrap();
+        let store = Store::open(&url, keyring(MASTER)).await.unwrap();
         store.migrate().await.unwrap();
         let raw = Raw::Sqlite(SqlitePool::connect(&url).await.unwrap());
         Self { store, raw, url, folder: Some(folder) }
@@ -79,7 +82,7 @@ impl Ledger {
 
     pub async fn on_postgres() -> Self {
         let url = crate::postgres::fresh_database().await;
-        let store = Store::open(&url).await.unwrap();
+        let store = Store::open(&url, keyring(MASTER)).await.unwrap();
         store.migrate().await.unwrap();
         let raw = Raw::Postgres(PgPool::connect(&url).await.unwrap());
         Self { store, raw, url, folder: None }
@@ -103,16 +106,19 @@ impl Ledger {
         files.filter(holds).map(|path| path.display().to_string()).collect()
     }
 
-    pub async fn rows(&self, sql: &'static str) -> Vec<String> {
+    /// The first column of every row, bytes.
+    pub async fn blobs(&self, sql: &'static str) -> Vec<Vec<u8>> {
         match &self.raw {
-            Raw::Sqlite(pool) => {
-                let rows = sqlx::query(sql).fetch_all(pool).await.unwrap();
-                rows.iter().map(|row| row.get::<String, _>(row.len() - 1)).collect()
-            }
-            Raw::Postgres(pool) => {
-                let rows = sqlx::query(sql).fetch_all(pool).await.unwrap();
-                rows.iter().map(|row| row.get::<String, _>(0)).collect()
-            }
+            Raw::Sqlite(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+            Raw::Postgres(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+        }
+    }
+
+    /// Writes past the verbs.
+    pub async fn execute(&self, sql: &'static str) {
+        match &self.raw {
+            Raw::Sqlite(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
+            Raw::Postgres(pool) => drop(sqlx::query(sql).execute(pool).await.unwrap()),
         }
     }
 
@@ -189,6 +195,13 @@ impl Ledger {
         let publication = publication(&claimed, now, Cause::Unlearned, parent);
         self.store.publish(&publication).await.unwrap()
     }
+}
+
+/// The master key of the tests' ledgers.
+pub const MASTER: [u8; 32] = [9; 32];
+
+pub fn keyring(master: [u8; 32]) -> Keyring {
+    Keyring::new(MasterKey::new(&master), None, Ids::system())
 }
 
 pub const LEASE: Duration = Duration::from_secs(30);

@@ -10,12 +10,14 @@ use forgetd::{
 use sqlx::{AssertSqlSafe, Executor, Row};
 
 use super::{
-    LEASE, Ledger, Raw, at, claim, new_deletion, new_id, publication, sample_target, subject_target,
+    LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, publication,
+    sample_target, subject_target,
 };
 
 /// Tables that grow with the data.
 const LARGE: &[&str] = &[
     "samples",
+    "data_keys",
     "sample_contents",
     "sample_predictions",
     "contributions",
@@ -135,7 +137,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
         pool.execute(AssertSqlSafe(alter)).await.unwrap();
     }
     // The setting holds for new connections.
-    let store = Store::open(&ledger.url).await.unwrap();
+    let store = Store::open(&ledger.url, keyring(MASTER)).await.unwrap();
     let mut new = new_deletion(&model, vec![sample_target(460), subject_target(470)], at(30));
     new.idempotency = Some(Idempotency {
         api_key_id: new_id(),

@@ -8,7 +8,7 @@ use forgetd::{
 };
 use uuid::Uuid;
 
-use super::{LEASE, Ledger, at, new_id, on_both, sample_target};
+use super::{LEASE, Ledger, MASTER, at, keyring, new_id, on_both, sample_target};
 
 on_both!(
     completion_waits_for_the_slowest_live_replica,
@@ -104,7 +104,7 @@ async fn fall_silent(wakeups: &mut Wakeups) {
 async fn committed_work_wakes_others(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     // PostgreSQL carries the signal between processes; here a second store stands for one.
-    let other = forgetd::store::Store::open(&ledger.url).await.unwrap();
+    let other = forgetd::store::Store::open(&ledger.url, keyring(MASTER)).await.unwrap();
     let listener = match ledger.raw {
         super::Raw::Sqlite(_) => &ledger.store,
         super::Raw::Postgres(_) => &other,
