@@ -48,9 +48,10 @@ pub struct Version {
     /// The unlearning method's memory of what it forgot; holds no sample.
     pub memory: Option<Digest>,
     pub network: NetworkSpec,
-    /// The fitted encoder, as `dataset` writes it.
+    /// The fitted encoder, as `dataset` writes it; null once the weights were destroyed, because
+    /// its categories are words of samples.
     pub encoder: serde_json::Value,
-    /// Class labels in the order of the network's outputs.
+    /// Class labels in the order of the network's outputs; none once the weights were destroyed.
     pub classes: Vec<String>,
     pub metrics: VersionMetrics,
     /// What made it: method or recipe with every parameter and seed.

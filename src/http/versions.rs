@@ -38,7 +38,7 @@ pub struct VersionView {
     /// SHA-256 of the weights file; stays when the file is destroyed.
     weights: Digest,
     network: NetworkSpec,
-    /// Labels in the order of the probabilities.
+    /// Labels in the order of the probabilities; none once the weights were destroyed.
     classes: Vec<String>,
     metrics: VersionMetrics,
     /// Method or recipe with every parameter and seed.

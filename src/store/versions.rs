@@ -123,7 +123,8 @@ impl Store {
         })
     }
 
-    /// Records that the blobs of a superseded version are gone; saying so again changes nothing.
+    /// Records that the blobs of a superseded version are gone, and removes the words that its
+    /// encoder and its classes had from its samples; saying so again changes nothing.
     pub async fn mark_weights_removed(
         &self,
         model_id: Uuid,
@@ -134,7 +135,8 @@ impl Store {
             tx.lock_model(model_id).await?;
             let removed = tx
                 .query(
-                    "UPDATE versions SET weights_removed_at = $1
+                    "UPDATE versions
+                     SET weights_removed_at = $1, encoder = 'null', classes = '[]'
                      WHERE model_id = $2 AND epoch = $3 AND weights_removed_at IS NULL
                          AND epoch < (SELECT current_epoch FROM models WHERE id = $2)
                      RETURNING job_id, weights",

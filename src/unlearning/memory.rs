@@ -176,6 +176,20 @@ mod tests {
     }
 
     #[test]
+    fn holds_no_sample() {
+        let device = Device::flex();
+        let examples = digits(12, 1);
+        let network = Network::init(&mlp(&examples, 6), 2, &device).unwrap();
+        let of = |rows| Memory::of(&network, &digits(rows, 1), 5).to_bytes();
+        assert_eq!(of(1).len(), of(12).len(), "one number a weight, however many samples");
+        let memory = of(1);
+        let features = digits(1, 1).gather(&[0]);
+        let mut runs = features.windows(4).filter(|run| run.iter().all(|value| *value != 0.0));
+        let bytes: Vec<u8> = runs.next().unwrap().iter().flat_map(|it| it.to_le_bytes()).collect();
+        assert!(!memory.windows(bytes.len()).any(|window| window == bytes));
+    }
+
+    #[test]
     fn resists_moves_by_their_importance_and_survives_the_disk() {
         let device = Device::flex();
         let examples = digits(5, 1);

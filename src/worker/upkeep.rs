@@ -76,7 +76,11 @@ impl Worker {
     }
 
     async fn remove_superseded_weights(&self) -> Result<(), StoreError> {
-        for (model_id, epoch, digests) in self.store.superseded(self.now(), PAGE).await? {
+        let superseded = self.store.superseded(self.now(), PAGE).await?;
+        if superseded.is_empty() {
+            return Ok(());
+        }
+        for (model_id, epoch, digests) in superseded {
             for digest in digests {
                 if let Err(error) = self.blobs.remove(digest).await {
                     warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
@@ -85,7 +89,8 @@ impl Worker {
             }
             self.store.mark_weights_removed(model_id, epoch, self.now()).await?;
         }
-        Ok(())
+        // The words of their encoders go from the files too.
+        self.store.purge_erased().await
     }
 
     /// Removes blobs that a crash left without a version: those that no version named at the last

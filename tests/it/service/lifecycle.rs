@@ -158,6 +158,10 @@ pub async fn the_old_weights_are_destroyed(service: &Service) {
         |version| version["weights_removed_at"].is_string(),
     )
     .await;
+    let first = service.get(&path).await.body;
+    let digest = field(&first, "/weights").as_str().unwrap();
+    let blob = service.folder().join("data/blobs").join(&digest[..2]).join(digest);
+    assert!(!blob.exists(), "{}", blob.display());
     let older = format!("/v2/models/{MODEL}/versions/1/infer");
     let refused = service.post(&older, &people::prediction(0)).await;
     assert_eq!(refused.status, StatusCode::NOT_FOUND, "{refused:#?}");

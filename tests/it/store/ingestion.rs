@@ -7,7 +7,7 @@ use forgetd::{
         features::Features,
         sample::{NewSample, SampleCounts, Split},
     },
-    store::{Acceptance, Conflict, IngestError, Ingestion},
+    store::{Acceptance, AuditFilter, Conflict, IngestError, Ingestion},
 };
 
 use super::{
@@ -106,6 +106,11 @@ async fn tombstones_hold_until_they_are_lifted(ledger: &Ledger) {
     let store = &ledger.store;
     assert!(store.lift_tombstone(model.id, subject_target(0), at(30)).await.unwrap());
     assert!(!store.lift_tombstone(model.id, subject_target(0), at(30)).await.unwrap());
+    let events = store.audit_events(&AuditFilter::default(), 0, 100).await.unwrap();
+    let lifted: Vec<_> =
+        events.iter().filter(|event| event.entry.contains("tombstone.lifted")).collect();
+    let names_it = |entry: &str| entry.contains(&subject_key(0).to_string());
+    assert!(lifted.len() == 1 && names_it(&lifted[0].entry), "lifting is on record, once");
     let again = [samples(0..2, 9), vec![new_of_the_subject]].concat();
     ledger.ingest(&model, &again).await;
     let mut ingestion = begin(ledger, model.id).await;
