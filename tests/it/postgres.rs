@@ -30,6 +30,11 @@ pub fn log() -> String {
     String::from_utf8_lossy(&std::fs::read(server.folder.join("log")).unwrap()).into_owned()
 }
 
+/// Where the server keeps its files.
+pub fn data_folder() -> PathBuf {
+    SERVER.get().expect("a database was made before").folder.join("data")
+}
+
 /// URL of a new, empty database; it goes with the server when the test process ends.
 pub async fn fresh_database() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -15,6 +15,7 @@ mod people;
 mod preemption;
 mod process;
 mod replicas;
+mod residue;
 mod telemetry;
 mod witness;
 

@@ -75,6 +75,12 @@ impl Service {
         self.folder.path()
     }
 
+    /// Where its `PostgreSQL` is; `None` on `SQLite`.
+    pub fn database_url(&self) -> Option<&str> {
+        let is_url = |(name, _): &&(String, String)| name == "FORGETD_LEDGER__DATABASE_URL";
+        self.environment.iter().find(is_url).map(|(_, url)| url.as_str())
+    }
+
     /// `forgetd` with this service's data folder and database, for a subcommand.
     pub fn command(&self) -> Command {
         command(self.folder.path(), &self.environment)

@@ -1,0 +1,352 @@
+//! Nothing left behind: no file of the service or of its database holds what a forgotten person
+//! was, in whatever form; not even sealed, where the database lets go of its pages.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use memchr::memmem;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
+
+use super::{
+    Database, Service,
+    people::{self, MODEL},
+    process::answer,
+};
+use crate::postgres;
+
+const TENSORS: &str = "tensors";
+const WIDTH: usize = 16;
+
+/// What one person gives, no byte of which anybody else has.
+struct Person {
+    subject: String,
+    /// Of the table, of the tensors, of the pixels.
+    samples: [String; 3],
+    age: f64,
+    hours: f64,
+    floats: Vec<f32>,
+    pixels: Vec<u8>,
+    /// A label and a category that are the person's own.
+    label: String,
+    work: String,
+}
+
+/// Bytes to look for, and what they are.
+type Patterns = Vec<(String, Vec<u8>)>;
+
+impl Person {
+    fn new(seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut own = |kind: &str| {
+            let letters: String =
+                (0..24).map(|_| char::from(rng.random_range(b'a'..=b'z'))).collect();
+            format!("{kind}-{letters}")
+        };
+        let (subject, label, work) = (own("subject"), own("label"), own("work"));
+        let samples = [own("row"), own("tensor"), own("picture")];
+        Self {
+            subject,
+            samples,
+            label,
+            work,
+            age: rng.random_range(20.0..70.0),
+            hours: rng.random_range(0.0..60.0),
+            floats: (0..WIDTH).map(|_| rng.random_range(0.0..1.0)).collect(),
+            pixels: (0..WIDTH).map(|_| rng.random()).collect(),
+        }
+    }
+
+    fn row(&self) -> Value {
+        let features = json!({"age": self.age, "hours": self.hours, "work": self.work});
+        self.sample(0, &self.label, &features)
+    }
+
+    fn tensors(&self) -> [Value; 2] {
+        [self.sample(1, "low", &json!(self.floats)), self.sample(2, "low", &json!(self.pixels))]
+    }
+
+    fn sample(&self, number: usize, label: &str, features: &Value) -> Value {
+        json!({
+            "subject_id": self.subject, "sample_id": self.samples[number],
+            "label": label, "features": features,
+        })
+    }
+
+    fn patterns(&self) -> Patterns {
+        let mut found = Vec::new();
+        for name in self.samples.iter().chain([&self.subject]) {
+            encodings(name, name.as_bytes(), &mut found);
+        }
+        for number in [self.age, self.hours] {
+            encodings("a number as text", number.to_string().as_bytes(), &mut found);
+            encodings("a number as f64", &number.to_le_bytes(), &mut found);
+        }
+        let singles: Vec<u8> = self.floats.iter().flat_map(|it| it.to_le_bytes()).collect();
+        let doubles: Vec<u8> =
+            self.floats.iter().flat_map(|it| f64::from(*it).to_le_bytes()).collect();
+        encodings("floats", &singles, &mut found);
+        encodings("two floats of many", &singles[4..12], &mut found);
+        encodings("floats as f64", &doubles, &mut found);
+        encodings("floats as text", json!(self.floats).to_string().as_bytes(), &mut found);
+        encodings("pixels", &self.pixels, &mut found);
+        encodings("pixels as text", json!(self.pixels).to_string().as_bytes(), &mut found);
+        found
+    }
+
+    /// What the encoder of the version that answers needs until the settlement.
+    fn words(&self) -> Patterns {
+        let mut found = Vec::new();
+        encodings("the label", self.label.as_bytes(), &mut found);
+        encodings("the category", self.work.as_bytes(), &mut found);
+        found
+    }
+}
+
+/// Raw, hexadecimal in either case, and base64 in either alphabet wherever it begins in a longer
+/// text.
+fn encodings(what: &str, bytes: &[u8], into: &mut Patterns) {
+    into.push((what.to_owned(), bytes.to_vec()));
+    into.push((format!("{what} in hex"), hex::encode(bytes).into_bytes()));
+    into.push((format!("{what} in HEX"), hex::encode_upper(bytes).into_bytes()));
+    for shift in 0..3 {
+        for last in [b"+/", b"-_"] {
+            let text = base64_within(bytes, shift, *last);
+            into.push((format!("{what} in base64 after {shift}"), text));
+        }
+    }
+}
+
+/// The characters of a base64 text that these bytes alone decide, if so many bytes of its first
+/// group stand before them.
+fn base64_within(bytes: &[u8], before: usize, last: [u8; 2]) -> Vec<u8> {
+    let alphabet: Vec<u8> =
+        (b'A'..=b'Z').chain(b'a'..=b'z').chain(b'0'..=b'9').chain(last).collect();
+    let bits: Vec<bool> = std::iter::repeat_n(0, before)
+        .chain(bytes.iter().copied())
+        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1 == 1))
+        .collect();
+    let first = (before * 8).div_ceil(6) * 6;
+    let sixes = bits[first..].chunks_exact(6);
+    sixes.map(|six| alphabet[six.iter().fold(0, |sum, bit| sum * 2 + usize::from(*bit))]).collect()
+}
+
+/// Every file that the service and its database may have written to.
+struct Files {
+    roots: Vec<PathBuf>,
+    /// Other databases of the same server.
+    without: Vec<PathBuf>,
+}
+
+impl Files {
+    async fn of(service: &Service) -> Self {
+        let (mut roots, mut without) = (vec![service.folder().to_owned()], Vec::new());
+        if let Some(url) = service.database_url() {
+            let mut connection = PgConnection::connect(url).await.unwrap();
+            // What lies in the server's memory goes to its files.
+            connection.execute("CHECKPOINT").await.unwrap();
+            let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
+            let own: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+            let data = postgres::data_folder();
+            for database in std::fs::read_dir(data.join("base")).unwrap() {
+                let path = database.unwrap().path();
+                if path.file_name().unwrap() != own.to_string().as_str() {
+                    without.push(path);
+                }
+            }
+            roots.push(data);
+        }
+        Self { roots, without }
+    }
+
+    /// What of the patterns stands where.
+    fn holding(&self, patterns: &Patterns) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = self.roots.clone();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if self.without.contains(&path) {
+                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(path);
+                } else if let Ok(bytes) = std::fs::read(&path) {
+                    found.extend(held(&path, &bytes, patterns));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn held(path: &Path, bytes: &[u8], patterns: &Patterns) -> Vec<String> {
+    let holds = |pattern: &[u8]| memmem::find(bytes, pattern).is_some();
+    let held = patterns.iter().filter(|(_, pattern)| holds(pattern));
+    held.map(|(what, _)| format!("{what} in {}", path.display())).collect()
+}
+
+/// The wrapped keys and sealed texts of the persons, who came in last.
+async fn sealed(service: &Service) -> Patterns {
+    const LAST: &str = "SELECT s.id FROM samples s JOIN models m ON m.id = s.model_id
+         WHERE s.ordinal >= CASE WHEN m.name = 'people' THEN 300 ELSE 120 END";
+    let sql = format!(
+        "SELECT wrapped FROM data_keys WHERE sample_id IN ({LAST})
+         UNION ALL SELECT sealed FROM sample_contents WHERE sample_id IN ({LAST})
+         UNION ALL SELECT sealed FROM sample_predictions WHERE sample_id IN ({LAST})"
+    );
+    let sql = sqlx::AssertSqlSafe(sql);
+    let texts: Vec<Vec<u8>> = if let Some(url) = service.database_url() {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+    } else {
+        let mut connection = sqlite(service, "forgetd.sqlite").await;
+        sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
+    };
+    texts.into_iter().map(|text| ("a sealed text".to_owned(), text)).collect()
+}
+
+/// A database file of the data folder.
+async fn sqlite(service: &Service, file: &str) -> SqliteConnection {
+    let path = service.folder().join("data").join(file);
+    SqliteConnection::connect(&format!("sqlite://{}?mode=rwc", path.display())).await.unwrap()
+}
+
+/// Both models, learnt, each with a sample or two of these persons that came in last.
+async fn population(service: &Service, persons: &[&Person]) {
+    let created = service.post("/v1/models", &people::model(&people::unsettled())).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
+    let mut tensors = people::model(&people::unsettled());
+    tensors["name"] = json!(TENSORS);
+    tensors["schema"] = json!({"tensor": {"shape": [WIDTH]}});
+    let created = service.post("/v1/models", &tensors).await;
+    assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
+    let rows = people::population() + &people::ndjson(persons.iter().map(|it| it.row()));
+    let others = (0..120).map(|number| {
+        let mut rng = ChaCha8Rng::seed_from_u64(number);
+        let features: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(0.0..1.0)).collect();
+        json!({
+            "subject_id": format!("person-{number}"), "features": features,
+            "split": if number < 90 { "train" } else { "holdout" },
+            "label": if features[0] > 0.5 { "high" } else { "low" },
+        })
+    });
+    let tensors = others.chain(persons.iter().flat_map(|it| it.tensors()));
+    for (model, body) in [(MODEL, rows), (TENSORS, people::ndjson(tensors))] {
+        let request = service.request(Method::POST, &format!("/v1/models/{model}/samples"));
+        let request = request.header("content-type", "application/x-ndjson").body(body);
+        let ingested = answer(request).await;
+        assert_eq!(ingested.status, StatusCode::CREATED, "{ingested:#?}");
+        train(service, model, "training").await;
+    }
+}
+
+async fn train(service: &Service, model: &str, kind: &str) {
+    let path = format!("/v1/models/{model}/training-runs");
+    let queued = service.post(&path, &json!({"kind": kind})).await;
+    assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:#?}");
+    let run = format!("{path}/{}", queued.body["id"].as_str().unwrap());
+    super::eventually(
+        "the run ends",
+        async || service.get(&run).await.body,
+        |run| run["state"] == "completed",
+    )
+    .await;
+}
+
+async fn forget(service: &Service, person: &Person) -> Vec<String> {
+    let mut ids = Vec::new();
+    for model in [MODEL, TENSORS] {
+        let body = json!({"model": model, "subjects": [person.subject]});
+        let accepted = service.post("/v1/deletion-requests", &body).await;
+        assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:#?}");
+        ids.push(accepted.body["id"].as_str().unwrap().to_owned());
+    }
+    ids
+}
+
+/// Logs everything that it can log, and is restarted soon after it was killed.
+const ENVIRONMENT: [(&str, &str); 3] = [
+    ("FORGETD_TELEMETRY__LOG", "debug,forgetd=trace,sqlx=debug"),
+    ("FORGETD_WORKER__LEASE_S", "1"),
+    ("FORGETD_SERVING__LEASE_S", "1"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_holds_a_forgotten_person() {
+    for database in Database::ALL {
+        let mut service = Service::start_with(database, &ENVIRONMENT, &[]).await;
+        let (plain, killed) = (Person::new(1), Person::new(2));
+        population(&service, &[&plain, &killed]).await;
+        the_search_finds_what_is_there(&service, &Person::new(3)).await;
+        let sealed = sealed(&service).await;
+        assert_eq!(sealed.len(), 18, "three samples each, three texts each");
+        let held = Files::of(&service).await.holding(&sealed);
+        assert!(held.len() >= sealed.len(), "the sealed texts are there before");
+
+        for id in forget(&service, &plain).await {
+            service.request_becomes(&id, "completed").await;
+        }
+        let nothing = Vec::<String>::new();
+        assert_eq!(Files::of(&service).await.holding(&plain.patterns()), nothing, "{database:?}");
+
+        // Killed on its way, and again; then it goes on.
+        let ids = forget(&service, &killed).await;
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+            service.kill();
+            service.restart().await;
+        }
+        for id in &ids {
+            service.request_becomes(id, "completed").await;
+        }
+        let files = Files::of(&service).await;
+        assert_eq!(files.holding(&killed.patterns()), nothing, "{database:?}");
+        let sealed = files.holding(&sealed);
+        if database == Database::Sqlite {
+            assert_eq!(sealed, nothing, "nor sealed");
+        }
+        println!("{database:?}: {} places still hold sealed texts", sealed.len());
+
+        // The words of an encoder go with the versions that needed them.
+        for model in [MODEL, TENSORS] {
+            train(&service, model, "settlement").await;
+        }
+        if database == Database::Sqlite {
+            let words = [plain.words(), killed.words()].concat();
+            super::eventually(
+                "the words are gone",
+                async || Files::of(&service).await.holding(&words),
+                Vec::is_empty,
+            )
+            .await;
+        }
+    }
+}
+
+/// The same patterns of somebody who never came in, unencrypted where the service's texts are.
+async fn the_search_finds_what_is_there(service: &Service, somebody: &Person) {
+    let patterns = [somebody.patterns(), somebody.words()].concat();
+    if let Some(url) = service.database_url() {
+        let mut connection = PgConnection::connect(url).await.unwrap();
+        connection.execute("CREATE TABLE unencrypted (copy BYTEA)").await.unwrap();
+        for (_, pattern) in &patterns {
+            let insert = sqlx::query("INSERT INTO unencrypted VALUES ($1)").bind(pattern);
+            insert.execute(&mut connection).await.unwrap();
+        }
+    } else {
+        let mut connection = sqlite(service, "unencrypted.sqlite").await;
+        connection.execute("CREATE TABLE unencrypted (copy BLOB)").await.unwrap();
+        for (_, pattern) in &patterns {
+            let insert = sqlx::query("INSERT INTO unencrypted VALUES ($1)").bind(pattern);
+            insert.execute(&mut connection).await.unwrap();
+        }
+    }
+    let found = Files::of(service).await.holding(&patterns);
+    for (what, _) in &patterns {
+        assert!(found.iter().any(|it| it.starts_with(what.as_str())), "{what} is not found");
+    }
+}
