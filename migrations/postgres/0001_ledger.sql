@@ -37,7 +37,8 @@ CREATE TABLE deletion_requests (
     id UUID PRIMARY KEY,
     model_id UUID NOT NULL REFERENCES models (id),
     state TEXT NOT NULL
-        CHECK (state IN ('queued', 'unlearning', 'completed', 'failed', 'rejected', 'cancelled')),
+        CHECK (state IN ('suspended', 'queued', 'unlearning', 'completed', 'failed', 'rejected',
+            'cancelled')),
     reason TEXT,
     guarantee TEXT CHECK (guarantee IN ('approximate', 'exact')),
     samples BIGINT NOT NULL CHECK (samples >= 0),
@@ -45,6 +46,8 @@ CREATE TABLE deletion_requests (
     excluded_from_epoch BIGINT,
     attempts BIGINT NOT NULL CHECK (attempts >= 0),
     not_before BIGINT NOT NULL,
+    -- Who asked; absent where the service runs without keys.
+    api_key_id UUID,
     received_at BIGINT NOT NULL,
     due_by BIGINT NOT NULL,
     completed_at BIGINT,
@@ -53,7 +56,7 @@ CREATE TABLE deletion_requests (
     CHECK ((state = 'completed') = (guarantee IS NOT NULL)),
     CHECK ((settled_at IS NOT NULL) = (guarantee IS NOT NULL AND guarantee = 'exact')),
     CHECK (state NOT IN ('unlearning', 'completed') OR batch_id IS NOT NULL),
-    CHECK (state <> 'queued' OR batch_id IS NULL),
+    CHECK (state NOT IN ('suspended', 'queued') OR batch_id IS NULL),
     CHECK (state <> 'rejected' OR samples = 0)
 );
 CREATE INDEX deletion_requests_due ON deletion_requests (due_by, id, model_id) WHERE state = 'queued';
@@ -61,6 +64,8 @@ CREATE INDEX deletion_requests_queued ON deletion_requests (model_id, due_by, id
 CREATE INDEX deletion_requests_unsettled ON deletion_requests (model_id, completed_at)
     WHERE state = 'completed' AND settled_at IS NULL;
 CREATE INDEX deletion_requests_batch ON deletion_requests (batch_id) WHERE batch_id IS NOT NULL;
+CREATE INDEX deletion_requests_key ON deletion_requests (api_key_id, received_at)
+    WHERE api_key_id IS NOT NULL;
 CREATE INDEX deletion_requests_state ON deletion_requests (state, id);
 CREATE INDEX deletion_requests_model ON deletion_requests (model_id, id);
 
@@ -70,7 +75,7 @@ CREATE TABLE deletion_targets (
     kind TEXT NOT NULL CHECK (kind IN ('sample', 'subject')),
     key BYTEA NOT NULL CHECK (octet_length(key) = 32),
     samples BIGINT NOT NULL CHECK (samples >= 0),
-    rejection TEXT CHECK (rejection IN ('unknown_subject', 'unknown_sample', 'already_deleted')),
+    rejection TEXT CHECK (rejection IN ('unknown_subject', 'unknown_sample', 'already_deleted', 'refused')),
     PRIMARY KEY (deletion_id, position),
     CHECK (rejection IS NULL OR samples = 0)
 );
@@ -216,6 +221,8 @@ CREATE TABLE api_keys (
     hash BYTEA NOT NULL UNIQUE CHECK (octet_length(hash) = 32),
     scopes JSONB NOT NULL,
     created_at BIGINT NOT NULL,
+    requests_per_minute BIGINT CHECK (requests_per_minute > 0),
+    samples_per_day BIGINT CHECK (samples_per_day > 0),
     revoked_at BIGINT
 );
 

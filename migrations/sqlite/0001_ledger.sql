@@ -37,7 +37,8 @@ CREATE TABLE deletion_requests (
     id BLOB PRIMARY KEY,
     model_id BLOB NOT NULL REFERENCES models (id),
     state TEXT NOT NULL
-        CHECK (state IN ('queued', 'unlearning', 'completed', 'failed', 'rejected', 'cancelled')),
+        CHECK (state IN ('suspended', 'queued', 'unlearning', 'completed', 'failed', 'rejected',
+            'cancelled')),
     reason TEXT,
     guarantee TEXT CHECK (guarantee IN ('approximate', 'exact')),
     samples INTEGER NOT NULL CHECK (samples >= 0),
@@ -45,6 +46,8 @@ CREATE TABLE deletion_requests (
     excluded_from_epoch INTEGER,
     attempts INTEGER NOT NULL CHECK (attempts >= 0),
     not_before INTEGER NOT NULL,
+    -- Who asked; absent where the service runs without keys.
+    api_key_id BLOB,
     received_at INTEGER NOT NULL,
     due_by INTEGER NOT NULL,
     completed_at INTEGER,
@@ -53,7 +56,7 @@ CREATE TABLE deletion_requests (
     CHECK ((state = 'completed') = (guarantee IS NOT NULL)),
     CHECK ((settled_at IS NOT NULL) = (guarantee IS NOT NULL AND guarantee = 'exact')),
     CHECK (state NOT IN ('unlearning', 'completed') OR batch_id IS NOT NULL),
-    CHECK (state <> 'queued' OR batch_id IS NULL),
+    CHECK (state NOT IN ('suspended', 'queued') OR batch_id IS NULL),
     CHECK (state <> 'rejected' OR samples = 0)
 ) STRICT;
 CREATE INDEX deletion_requests_due ON deletion_requests (due_by, id, model_id) WHERE state = 'queued';
@@ -61,6 +64,8 @@ CREATE INDEX deletion_requests_queued ON deletion_requests (model_id, due_by, id
 CREATE INDEX deletion_requests_unsettled ON deletion_requests (model_id, completed_at)
     WHERE state = 'completed' AND settled_at IS NULL;
 CREATE INDEX deletion_requests_batch ON deletion_requests (batch_id) WHERE batch_id IS NOT NULL;
+CREATE INDEX deletion_requests_key ON deletion_requests (api_key_id, received_at)
+    WHERE api_key_id IS NOT NULL;
 CREATE INDEX deletion_requests_state ON deletion_requests (state, id);
 CREATE INDEX deletion_requests_model ON deletion_requests (model_id, id);
 
@@ -70,7 +75,7 @@ CREATE TABLE deletion_targets (
     kind TEXT NOT NULL CHECK (kind IN ('sample', 'subject')),
     key BLOB NOT NULL CHECK (length(key) = 32),
     samples INTEGER NOT NULL CHECK (samples >= 0),
-    rejection TEXT CHECK (rejection IN ('unknown_subject', 'unknown_sample', 'already_deleted')),
+    rejection TEXT CHECK (rejection IN ('unknown_subject', 'unknown_sample', 'already_deleted', 'refused')),
     PRIMARY KEY (deletion_id, position),
     CHECK (rejection IS NULL OR samples = 0)
 ) STRICT;
@@ -214,6 +219,8 @@ CREATE TABLE api_keys (
     hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32),
     scopes TEXT NOT NULL,
     created_at INTEGER NOT NULL,
+    requests_per_minute INTEGER CHECK (requests_per_minute > 0),
+    samples_per_day INTEGER CHECK (samples_per_day > 0),
     revoked_at INTEGER
 ) STRICT;
 

@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Ids},
-    http::{self, Access, Draining, Limits, State},
+    http::{self, Access, Draining, Limits, Rates, State},
     notary::{Notary, NotaryError, Witnessing},
     outbound::{Outbound, OutboundError},
     serving::{executor::Executor, registry::Registry, replica::Replica},
@@ -31,6 +31,7 @@ use crate::{
 use config::Config;
 pub use key_file::KeyError;
 pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
+use tls::{Certificate, TlsError, TlsListener};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -153,6 +154,7 @@ impl App {
             ids,
             service_key: Arc::new(ledger.service_key),
             access,
+            rates: Rates::default(),
             limits: limits(config),
             methods: &unlearning::NAMES,
             metrics: Some(metrics),

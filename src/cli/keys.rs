@@ -8,7 +8,7 @@ use crate::{
     app::telemetry,
     app::{Ledger, log_signer},
     clock::{Clock, Ids},
-    domain::access::{ApiKey, Scope, hash_secret},
+    domain::access::{ApiKey, KeyLimits, Scope, hash_secret, secret},
     notary::Notary,
 };
 
@@ -30,7 +30,15 @@ enum KeysCommand {
         /// predict, delete, audit or admin; several with commas.
         #[arg(long = "scope", value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
+        /// Most requests within a minute; each process counts its own.
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        requests_per_minute: Option<u32>,
+        /// Most samples that its deletion requests may name within 24 hours.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..1 << 53))]
+        samples_per_day: Option<u64>,
     },
+    /// Give a key another secret, printed once; the one before opens nothing any more.
+    Rotate { id: Uuid },
     /// List all keys, revoked ones too.
     List,
     /// End a key's life, at once on every replica but for their cache of a few seconds.
@@ -46,20 +54,26 @@ impl KeysArgs {
         let ledger = Ledger::open(&config.ledger).await?;
         let clock = Clock::system();
         match self.command {
-            KeysCommand::Add { name, scopes } => {
+            KeysCommand::Add { name, scopes, requests_per_minute, samples_per_day } => {
                 let ids = Ids::system();
-                // 256 random bits, recognisable to secret scanners by their prefix.
-                let secret = format!("forgetd_{}", hex::encode(ids.bytes::<32>()));
-                let id = ids.next(clock.now());
+                let (id, secret) = (ids.next(clock.now()), secret(ids.bytes()));
                 let key = ApiKey {
                     id,
                     name,
                     hash: hash_secret(&secret),
                     scopes,
+                    limits: KeyLimits { requests_per_minute, samples_per_day },
                     created_at: clock.now(),
                     revoked_at: None,
                 };
                 ledger.store.create_api_key(&key).await?;
+                println!("{id}\n{secret}");
+            }
+            KeysCommand::Rotate { id } => {
+                let secret = secret(Ids::system().bytes());
+                if !ledger.store.rotate_api_key(id, hash_secret(&secret), clock.now()).await? {
+                    return Err(unknown(id));
+                }
                 println!("{id}\n{secret}");
             }
             KeysCommand::List => {
@@ -74,7 +88,7 @@ impl KeysArgs {
             }
             KeysCommand::Revoke { id } => {
                 if !ledger.store.revoke_api_key(id, clock.now()).await? {
-                    return Err(CliError::usage(format!("there is no live key {id}")));
+                    return Err(unknown(id));
                 }
                 println!("revoked {id}");
             }
@@ -88,4 +102,8 @@ impl KeysArgs {
         ledger.store.close().await;
         Ok(())
     }
+}
+
+fn unknown(id: Uuid) -> CliError {
+    CliError::usage(format!("there is no live key {id}"))
 }

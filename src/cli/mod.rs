@@ -59,7 +59,7 @@ enum Command {
     Train(train::TrainArgs),
     /// Judge unlearning methods against retraining, by a suite, and write a report.
     Evaluate(evaluate::EvaluateArgs),
-    /// Make, list and revoke API keys.
+    /// Make, list, rotate and revoke API keys.
     Keys(keys::KeysArgs),
     /// Check a certificate of deletion offline, or a whole audit log; exit with 0 if all of it holds.
     Verify(verify::VerifyArgs),

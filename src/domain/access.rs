@@ -7,7 +7,11 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{identity::Digest, timestamp::Timestamp};
+use super::{
+    identity::Digest,
+    model::{RangeError, check},
+    timestamp::Timestamp,
+};
 
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
@@ -64,10 +68,37 @@ pub struct ApiKey {
     /// `UUIDv7`.
     pub id: Uuid,
     pub name: String,
+    /// Of the secret; a rotation changes both.
     pub hash: Digest,
     pub scopes: Vec<Scope>,
+    pub limits: KeyLimits,
     pub created_at: Timestamp,
     pub revoked_at: Option<Timestamp>,
+}
+
+/// How much a key may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyLimits {
+    /// Requests within a minute; each process counts its own.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    pub requests_per_minute: Option<u32>,
+    /// Samples that its deletion requests may name within 24 hours.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    pub samples_per_day: Option<u64>,
+}
+
+impl KeyLimits {
+    /// # Errors
+    /// Names the first value outside its range.
+    pub fn validate(&self) -> Result<(), RangeError> {
+        let rate = self.requests_per_minute.unwrap_or(1);
+        let range = "1 to 1000000";
+        check((1..=1_000_000).contains(&rate), "limits.requests_per_minute", rate, range)?;
+        let samples = self.samples_per_day.unwrap_or(1);
+        let range = "1 to 2^53 - 1";
+        check((1..1 << 53).contains(&samples), "limits.samples_per_day", samples, range)
+    }
 }
 
 impl ApiKey {
@@ -75,6 +106,11 @@ impl ApiKey {
     pub fn allows(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|held| *held == scope || *held == Scope::Admin)
     }
+}
+
+/// A new key's secret. The prefix makes it known to scanners for secrets.
+pub fn secret(random: [u8; 32]) -> String {
+    format!("forgetd_{}", hex::encode(random))
 }
 
 /// SHA-256 of a key's secret. The secrets are 256 random bits, so that no slow hash is needed.

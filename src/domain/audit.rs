@@ -36,6 +36,12 @@ pub enum AuditKind {
     DeletionReceived,
     #[serde(rename = "deletion.rejected")]
     DeletionRejected,
+    #[serde(rename = "deletion.suspended")]
+    DeletionSuspended,
+    #[serde(rename = "deletion.approved")]
+    DeletionApproved,
+    #[serde(rename = "deletion.refused")]
+    DeletionRefused,
     #[serde(rename = "deletion.cancelled")]
     DeletionCancelled,
     #[serde(rename = "deletion.batched")]
@@ -54,6 +60,8 @@ pub enum AuditKind {
     MasterKeyRotated,
     #[serde(rename = "api_key.created")]
     ApiKeyCreated,
+    #[serde(rename = "api_key.rotated")]
+    ApiKeyRotated,
     #[serde(rename = "api_key.revoked")]
     ApiKeyRevoked,
     /// The key that signs the log's checkpoints from here on.

@@ -16,6 +16,9 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeletionState {
+    /// It would delete more of the model's training samples than the policy lets pass; waits for an
+    /// administrator. Nothing is claimed yet, and no tombstone stands. `reason` says how many.
+    Suspended,
     /// Durable, waiting for a worker.
     Queued,
     /// In a batch; the new version may be out already, but not yet on every replica.
@@ -24,14 +27,15 @@ pub enum DeletionState {
     Completed,
     /// Gave up after its last attempt; nothing was half-done. `reason` says why.
     Failed,
-    /// No target could be deleted; each says why.
+    /// No target could be deleted, or an administrator refused it; each target says why.
     Rejected,
-    /// Withdrawn by the caller while queued.
+    /// Withdrawn by the caller while suspended or queued.
     Cancelled,
 }
 
 impl DeletionState {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
+        Self::Suspended,
         Self::Queued,
         Self::Unlearning,
         Self::Completed,
@@ -42,6 +46,7 @@ impl DeletionState {
 
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Suspended => "suspended",
             Self::Queued => "queued",
             Self::Unlearning => "unlearning",
             Self::Completed => "completed",
@@ -53,16 +58,20 @@ impl DeletionState {
 
     /// Whether a request may go from `self` to `next`.
     pub const fn can_become(self, next: Self) -> bool {
-        use DeletionState::{Cancelled, Completed, Failed, Queued, Unlearning};
+        use DeletionState::{
+            Cancelled, Completed, Failed, Queued, Rejected, Suspended, Unlearning,
+        };
         matches!(
             (self, next),
-            (Queued, Unlearning | Cancelled) | (Unlearning, Completed | Failed | Queued)
+            (Suspended, Queued | Rejected | Cancelled)
+                | (Queued, Unlearning | Cancelled)
+                | (Unlearning, Completed | Failed | Queued)
         )
     }
 
     /// Whether nothing more will happen to it but a settlement.
     pub const fn is_final(self) -> bool {
-        !matches!(self, Self::Queued | Self::Unlearning)
+        !matches!(self, Self::Suspended | Self::Queued | Self::Unlearning)
     }
 }
 
@@ -125,6 +134,8 @@ pub enum Rejection {
     UnknownSample,
     /// An earlier request deletes it or has deleted it.
     AlreadyDeleted,
+    /// An administrator refused the request that named it.
+    Refused,
 }
 
 impl Rejection {
@@ -133,6 +144,7 @@ impl Rejection {
             Self::UnknownSubject => "unknown_subject",
             Self::UnknownSample => "unknown_sample",
             Self::AlreadyDeleted => "already_deleted",
+            Self::Refused => "refused",
         }
     }
 }
@@ -161,7 +173,7 @@ pub struct DeletionRequest {
     pub id: Uuid,
     pub model_id: Uuid,
     pub state: DeletionState,
-    /// Why it failed, or why the last attempt did.
+    /// Why it is suspended, why it failed, or why the last attempt did.
     pub reason: Option<String>,
     /// Set once completed.
     pub guarantee: Option<Guarantee>,
@@ -191,11 +203,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_queued_request_can_be_cancelled() {
+    fn only_what_no_worker_has_can_be_cancelled() {
         let cancellable: Vec<_> = DeletionState::ALL
             .into_iter()
             .filter(|state| state.can_become(DeletionState::Cancelled))
             .collect();
-        assert_eq!(cancellable, [DeletionState::Queued]);
+        assert_eq!(cancellable, [DeletionState::Suspended, DeletionState::Queued]);
     }
 }

@@ -113,6 +113,10 @@ pub struct Policy {
     /// (GDPR Art. 12(3): one month; CCPA: 45 days).
     #[schema(minimum = 1, maximum = 365)]
     pub due_within_days: u32,
+    /// A request that would delete more than this share of the training samples waits for an
+    /// administrator's approval; none does where it is absent.
+    #[schema(minimum = 0.0, maximum = 1.0)]
+    pub approval_above_share: Option<f64>,
     pub settlement: SettlementPolicy,
 }
 
@@ -130,6 +134,11 @@ pub struct SettlementPolicy {
     /// Once the hold-out accuracy lies this share below the last exactly trained version's.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub after_accuracy_drop: Option<f64>,
+    /// At most so many settlements within 24 hours are called for, so that a flood of requests does
+    /// not force endless retraining; but once a quarter of `due_within_days` is left to a request,
+    /// its settlement waits no longer.
+    #[schema(minimum = 1)]
+    pub per_day_max: Option<u32>,
     /// A running settlement steps aside for a deletion at most this often; then it is finished
     /// first.
     pub preemptions_max: u32,
@@ -142,6 +151,7 @@ impl Default for Policy {
             holdout_accuracy_tolerance: 0.03,
             batch_requests_max: 1_000,
             due_within_days: 30,
+            approval_above_share: None,
             settlement: SettlementPolicy::default(),
         }
     }
@@ -153,12 +163,13 @@ impl Default for SettlementPolicy {
             after_requests: Some(100),
             after_age_s: Some(7 * 24 * 3600),
             after_accuracy_drop: Some(0.03),
+            per_day_max: Some(24),
             preemptions_max: 3,
         }
     }
 }
 
-/// A value of a recipe, a policy or a method outside its range.
+/// A value of a recipe, a policy, a method or a limit outside its range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("`{field}` is {value}, but must be {range}")]
 pub struct RangeError {
@@ -217,6 +228,8 @@ impl Policy {
             self.due_within_days,
             "1 to 365",
         )?;
+        share("approval_above_share", self.approval_above_share.unwrap_or(0.0))?;
+        check(settlement.per_day_max != Some(0), "settlement.per_day_max", 0, "at least 1")?;
         let positive = settlement.after_requests != Some(0);
         check(positive, "settlement.after_requests", 0, "at least 1")?;
         check(settlement.after_age_s != Some(0), "settlement.after_age_s", 0, "at least 1")?;

@@ -27,6 +27,13 @@ impl Timestamp {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This instant moved backward; stays at the near end of time instead of overflowing.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long before `self` the instant `earlier` lies; zero when it does not.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -61,6 +61,11 @@ impl KeyCache {
         }
     }
 
+    /// After a key was changed here, it is asked for anew.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, (Instant, Arc<ApiKey>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,8 +113,8 @@ impl Permission for Administering {
 
 /// A caller who may do what `P` says.
 pub struct Caller<P> {
-    /// Nil where the service runs without keys.
-    pub api_key_id: Uuid,
+    /// Absent where the service runs without keys.
+    pub api_key_id: Option<Uuid>,
     permission: PhantomData<P>,
 }
 
@@ -118,13 +123,14 @@ impl<P: Permission> FromRequestParts<Arc<State>> for Caller<P> {
 
     async fn from_request_parts(parts: &mut Parts, state: &Arc<State>) -> Result<Self, Problem> {
         let api_key_id = match &state.access {
-            Access::Open => Uuid::nil(),
+            Access::Open => None,
             Access::Keys(cache) => {
                 let key = known(state, cache, &parts.headers).await?;
                 if !P::SCOPES.iter().any(|scope| key.allows(*scope)) {
                     return Err(Problem::Forbidden(P::SCOPES));
                 }
-                key.id
+                state.rates.admit(&key, state.clock.monotonic())?;
+                Some(key.id)
             }
         };
         Ok(Self { api_key_id, permission: PhantomData })
@@ -156,7 +162,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::timestamp::Timestamp;
+    use crate::domain::{access::KeyLimits, timestamp::Timestamp};
 
     fn key(secret: &str) -> Arc<ApiKey> {
         Arc::new(ApiKey {
@@ -164,6 +170,7 @@ mod tests {
             name: "test".into(),
             hash: hash_secret(secret),
             scopes: vec![Scope::Predict],
+            limits: KeyLimits::default(),
             created_at: Timestamp::from_micros(0),
             revoked_at: None,
         })

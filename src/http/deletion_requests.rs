@@ -64,7 +64,7 @@ pub struct DeletionRequestView {
     id: Uuid,
     model: ModelName,
     state: DeletionState,
-    /// Why it failed, or why the last attempt did.
+    /// Why it is suspended, why it failed, or why the last attempt did.
     reason: Option<String>,
     /// What holds for the weights that answer now; set once completed.
     guarantee: Option<Guarantee>,
@@ -147,7 +147,7 @@ impl From<DeletionDetails> for DeletionRequestDetails {
 #[into_params(parameter_in = Path)]
 pub struct DeletionPath {
     /// Id of a deletion request.
-    id: Uuid,
+    pub(super) id: Uuid,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -182,7 +182,8 @@ pub struct DeletionsQuery {
         min_length = 1, max_length = 255, pattern = "^[!-~]+$")),
     request_body = NewDeletionRequest,
     responses(
-        (status = 202, description = "Durable; `rejected` at once if no target can be deleted",
+        (status = 202, description = "Durable; `rejected` at once if no target can be deleted, \
+                                      `suspended` if an administrator must approve it",
          body = DeletionRequestDetails,
          headers(("Location" = String, description = "The request"))),
         NotFound, TooMany, WithBody, Guarded,
@@ -195,7 +196,7 @@ pub async fn create(
     Json { value: new, bytes }: Json<NewDeletionRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let idempotency = idempotency_key(&headers)?.map(|key| Idempotency {
-        api_key_id: caller.api_key_id,
+        api_key_id: caller.api_key_id.unwrap_or(Uuid::nil()),
         key,
         body: state.service_key.fingerprint(&bytes),
     });
@@ -208,6 +209,8 @@ pub async fn create(
         id: state.ids.next(received_at),
         model_id: model.id,
         targets: named.into_iter().map(|(_, target)| target).collect(),
+        api_key_id: caller.api_key_id,
+        approval_above_share: model.policy.approval_above_share,
         received_at,
         due_by: new.due_by.unwrap_or_else(|| received_at.plus(due_within)),
         idempotency,
@@ -217,6 +220,7 @@ pub async fn create(
         Acceptance::Accepted(details) | Acceptance::Repeated(details) => details,
         Acceptance::KeyReused => return Err(Problem::IdempotencyKeyReused),
         Acceptance::QueueFull => return Err(Problem::QueueFull { limit }),
+        Acceptance::QuotaExceeded(excess) => return Err(Problem::QuotaExceeded(excess)),
     };
     let location = format!("/v1/deletion-requests/{}", details.request.id);
     let details = DeletionRequestDetails::from(details);
@@ -270,7 +274,7 @@ pub async fn read(
     details(&state, path.id).await.map(Answer)
 }
 
-/// Withdraws a deletion request while it is queued.
+/// Withdraws a deletion request while it is suspended or queued.
 #[utoipa::path(
     delete, path = "/v1/deletion-requests/{id}", tag = "deletion-requests",
     operation_id = "cancel_deletion_request", security(("bearer" = [])), params(DeletionPath),
@@ -291,7 +295,7 @@ pub async fn cancel(
     }
 }
 
-async fn details(state: &State, id: Uuid) -> Result<DeletionRequestDetails, Problem> {
+pub(super) async fn details(state: &State, id: Uuid) -> Result<DeletionRequestDetails, Problem> {
     let details = state.store.deletion(id).await?;
     details.map(Into::into).ok_or(Problem::NotFound(Resource::DeletionRequest))
 }

@@ -31,6 +31,7 @@ use crate::http::{
         (name = "models", description = "Models, their samples and their versions"),
         (name = "deletion-requests", description = "Requests to forget, from receipt to completion"),
         (name = "audit", description = "What was done, in order"),
+        (name = "access", description = "API keys and their limits"),
         (name = "inference", description = "Open Inference Protocol v2"),
         (name = "operations", description = "For those who run the service"),
     )

@@ -1,6 +1,8 @@
 //! The HTTP interface, and the only place that knows status codes. One file per resource;
 //! `problem.rs` turns every error into an answer.
 
+mod api_keys;
+mod approvals;
 mod audit_events;
 mod auth;
 mod body;
@@ -14,6 +16,7 @@ mod models;
 mod operations;
 mod page;
 mod problem;
+mod rate;
 mod samples;
 mod state;
 mod targets;
@@ -34,6 +37,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::problem::{Problem, Resource};
 pub use self::{
     auth::{Access, KeyCache},
+    rate::Rates,
     state::{Draining, Limits, State},
 };
 
@@ -72,12 +76,17 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(tombstones::lift))
         .routes(routes!(deletion_requests::create, deletion_requests::list))
         .routes(routes!(deletion_requests::read, deletion_requests::cancel))
+        .routes(routes!(approvals::approve))
+        .routes(routes!(approvals::refuse))
         .routes(routes!(certificates::read))
         .routes(routes!(audit_events::list))
         .routes(routes!(transparency::checkpoint))
         .routes(routes!(transparency::public_key))
         .routes(routes!(transparency::tile))
         .routes(routes!(transparency::entries))
+        .routes(routes!(api_keys::create, api_keys::list))
+        .routes(routes!(api_keys::read, api_keys::revoke))
+        .routes(routes!(api_keys::rotate))
         .routes(routes!(inference::server))
         .routes(routes!(inference::live))
         .routes(routes!(inference::ready))

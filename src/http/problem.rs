@@ -2,7 +2,7 @@
 
 mod wording;
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -15,7 +15,7 @@ use crate::{
     domain::{access::Scope, chain::Chain, deletion::DeletionState, job::JobState},
     notary::NotaryError,
     serving::{executor::ServingError, registry::Unserved},
-    store::{Conflict, StoreError},
+    store::{Conflict, Excess, StoreError},
 };
 
 /// Media type of problem details.
@@ -73,6 +73,7 @@ pub enum Resource {
     DeletionRequest,
     Tombstone,
     Tile,
+    ApiKey,
 }
 
 #[derive(Clone, Debug)]
@@ -123,10 +124,20 @@ pub enum Problem {
     QueueFull {
         limit: u64,
     },
+    /// The key may not have so many samples deleted now.
+    QuotaExceeded(Excess),
+    /// The key's requests come too fast.
+    TooFast {
+        per_minute: u32,
+        wait: Duration,
+    },
     NotCancellable {
         state: DeletionState,
     },
     NotCertifiable {
+        state: DeletionState,
+    },
+    NotSuspended {
         state: DeletionState,
     },
     TrainingRunActive {
@@ -169,6 +180,7 @@ impl Problem {
             | Self::SampleConflict { .. }
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
+            | Self::NotSuspended { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. } => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -179,7 +191,9 @@ impl Problem {
             | Self::NoTargets
             | Self::TooManyTargets { .. }
             | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::QueueFull { .. } | Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::QueueFull { .. } | Self::QuotaExceeded(_) | Self::TooFast { .. } | Self::Busy => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotReady(_) | Self::Fenced | Self::StoreUnavailable | Self::TimedOut => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -214,8 +228,11 @@ impl Problem {
             | Self::TooManyTargets { .. }
             | Self::IdempotencyKeyReused
             | Self::QueueFull { .. }
+            | Self::QuotaExceeded(_)
+            | Self::TooFast { .. }
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
+            | Self::NotSuspended { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }
             | Self::InvalidInference(_)
@@ -233,7 +250,49 @@ impl Problem {
         let status = self.status();
         let passes =
             status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
-        passes.then_some(RETRY_AFTER_S)
+        match self.wait() {
+            Some(wait) => Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)),
+            None => passes.then_some(RETRY_AFTER_S),
+        }
+    }
+
+    /// Where it is known when there will be room.
+    fn wait(&self) -> Option<Duration> {
+        match self {
+            Self::TooFast { wait, .. } | Self::QuotaExceeded(Excess { wait, .. }) => Some(*wait),
+            Self::Unauthenticated
+            | Self::Forbidden(_)
+            | Self::NotFound(_)
+            | Self::MethodNotAllowed
+            | Self::InvalidQuery(_)
+            | Self::InvalidHeader { .. }
+            | Self::UnsupportedMediaType { .. }
+            | Self::BodyTooLarge { .. }
+            | Self::BodyIncomplete
+            | Self::BodyTooSlow
+            | Self::InvalidJson { .. }
+            | Self::InvalidBody { .. }
+            | Self::InvalidModel(_)
+            | Self::ModelExists
+            | Self::InvalidSamples { .. }
+            | Self::SampleConflict { .. }
+            | Self::NoTargets
+            | Self::TooManyTargets { .. }
+            | Self::IdempotencyKeyReused
+            | Self::QueueFull { .. }
+            | Self::NotCancellable { .. }
+            | Self::NotSuspended { .. }
+            | Self::TrainingRunActive { .. }
+            | Self::TrainingRunEnded { .. }
+            | Self::InvalidInference(_)
+            | Self::NotServed
+            | Self::NotReady(_)
+            | Self::Fenced
+            | Self::Busy
+            | Self::StoreUnavailable
+            | Self::TimedOut
+            | Self::Internal => None,
+        }
     }
 
     pub fn details(&self) -> ProblemDetails {

@@ -19,6 +19,7 @@ use crate::{
     http::{
         auth::Access,
         problem::{Problem, Resource},
+        rate::Rates,
     },
     notary::Notary,
     serving::{executor::Executor, registry::Registry},
@@ -34,6 +35,7 @@ pub struct State {
     pub ids: Ids,
     pub service_key: Arc<ServiceKey>,
     pub access: Access,
+    pub rates: Rates,
     pub limits: Limits,
     /// Names of the unlearning methods that a policy may choose.
     pub methods: &'static [&'static str],

@@ -13,7 +13,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::{
-    Access, Draining, Limits, State,
+    Access, Draining, Limits, Rates, State,
     problem::{MEDIA_TYPE, Problem},
     router,
 };
@@ -22,7 +22,7 @@ use crate::{
     clock::{Clock, Ids},
     dataset::encoder::Encoder,
     domain::{
-        access::{ApiKey, Scope, hash_secret},
+        access::{ApiKey, KeyLimits, Scope, hash_secret},
         identity::ServiceKey,
         sample::{SamplePredictions, Split},
         sealing::MasterKey,
@@ -82,6 +82,7 @@ async fn service(access: Access) -> Service {
         ids,
         service_key: std::sync::Arc::new(ServiceKey::new([7; 32])),
         access,
+        rates: Rates::default(),
         limits: Limits {
             body_bytes: 1 << 20,
             samples_bytes: 1 << 10,
@@ -378,6 +379,7 @@ async fn keys_do_what_their_scopes_say() {
             name: secret.into(),
             hash: hash_secret(secret),
             scopes: vec![scope],
+            limits: KeyLimits::default(),
             created_at: Timestamp::from_micros(0),
             revoked_at: None,
         };

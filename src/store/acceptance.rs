@@ -11,9 +11,12 @@ use crate::{
     },
     store::{
         Store, StoreError,
+        approvals::{reason_to_suspend, set_state, withdraw_claims},
         deletions::{DeletionDetails, read_details},
         jobs::AT_ONCE,
-        postgres, sqlite,
+        postgres,
+        quotas::{Excess, excess, lock_quota},
+        sqlite,
         transaction::{Dialect, Tx, writing},
     },
 };
@@ -24,6 +27,10 @@ pub struct NewDeletion {
     pub id: Uuid,
     pub model_id: Uuid,
     pub targets: Vec<Target>,
+    /// Whose quota it counts against; absent where the service runs without keys.
+    pub api_key_id: Option<Uuid>,
+    /// The policy's share of the training samples above which it is suspended.
+    pub approval_above_share: Option<f64>,
     pub received_at: Timestamp,
     pub due_by: Timestamp,
     pub idempotency: Option<Idempotency>,
@@ -41,7 +48,7 @@ pub struct Idempotency {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Acceptance {
-    /// Durable now: `queued`, or `rejected` when every target was.
+    /// Durable now: `queued`, `suspended`, or `rejected` when every target was.
     Accepted(DeletionDetails),
     /// The same key and body came before: that request, as it stands now.
     Repeated(DeletionDetails),
@@ -49,6 +56,8 @@ pub enum Acceptance {
     KeyReused,
     /// `queue_limit` requests are open; nothing was changed.
     QueueFull,
+    /// The key may not have so many samples deleted now; nothing was changed.
+    QuotaExceeded(Excess),
 }
 
 impl Store {
@@ -75,22 +84,31 @@ impl Store {
                 let earlier = find_earlier(tx, idempotency).await?;
                 return earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"));
             }
+            let quota = lock_quota(tx, new).await?;
             tx.lock_model(new.model_id).await?;
             insert_request(tx, new).await?;
-            let samples = claim_samples(tx, new).await?;
-            judge_targets(tx, new).await?;
-            let state = if samples == 0 { DeletionState::Rejected } else { DeletionState::Queued };
-            tx.query("UPDATE deletion_requests SET state = $1, samples = $2 WHERE id = $3")
-                .bind(state.as_str())
-                .count(samples)
-                .bind(new.id)
-                .execute_one()
-                .await?;
+            let samples = claim_samples(tx, new.id, new.model_id).await?;
+            judge_targets(tx, new.id, new.model_id).await?;
+            if let Some(excess) = excess(tx, new, quota, samples).await? {
+                tx.abandon();
+                return Ok(Acceptance::QuotaExceeded(excess));
+            }
+            let reason = reason_to_suspend(tx, new).await?;
+            let state = match (samples, &reason) {
+                (0, _) => DeletionState::Rejected,
+                (_, None) => DeletionState::Queued,
+                (_, Some(_)) => DeletionState::Suspended,
+            };
+            if state == DeletionState::Suspended {
+                withdraw_claims(tx, new.id).await?;
+            }
+            set_state(tx, new.id, state, samples, reason.as_deref()).await?;
             let details = read_details(tx, new.id).await?;
             let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
             let rejected = details.targets.iter().filter(|it| it.rejection.is_some()).count();
             let kind = match state {
                 DeletionState::Rejected => AuditKind::DeletionRejected,
+                DeletionState::Suspended => AuditKind::DeletionSuspended,
                 _ => AuditKind::DeletionReceived,
             };
             let facts = serde_json::json!({
@@ -107,8 +125,10 @@ impl Store {
     }
 }
 
-/// Counts no further than the limit. Two index ranges, not one disjunction.
+/// Counts no further than the limit. Three index ranges, not one disjunction.
 const OPEN_UP_TO: &str = "SELECT COUNT(*) AS open FROM (
+         SELECT id FROM deletion_requests WHERE state = 'suspended'
+         UNION ALL
          SELECT id FROM deletion_requests WHERE state = 'queued'
          UNION ALL
          SELECT id FROM deletion_requests WHERE state = 'unlearning'
@@ -156,13 +176,14 @@ async fn claim_key(
 async fn insert_request(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
     tx.query(
         "INSERT INTO deletion_requests
-             (id, model_id, state, samples, attempts, not_before, received_at, due_by)
-         VALUES ($1, $2, $3, 0, 0, $4, $5, $6)",
+             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
+         VALUES ($1, $2, $3, 0, 0, $4, $5, $6, $7)",
     )
     .bind(new.id)
     .bind(new.model_id)
     .bind(DeletionState::Queued.as_str())
     .time(AT_ONCE)
+    .bind(new.api_key_id)
     .time(new.received_at)
     .time(new.due_by)
     .execute_one()
@@ -180,7 +201,11 @@ async fn insert_request(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError
 
 /// Gives the request every live sample under its targets that no other request deletes, and
 /// puts tombstones on them and on its subjects. Returns how many samples it has now.
-async fn claim_samples(tx: &mut Tx, new: &NewDeletion) -> Result<u64, StoreError> {
+pub(super) async fn claim_samples(
+    tx: &mut Tx,
+    deletion_id: Uuid,
+    model_id: Uuid,
+) -> Result<u64, StoreError> {
     // Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too
     // would offer PostgreSQL the index over all usable samples, which it walks once per target
     // while the table's statistics are young.
@@ -199,8 +224,8 @@ async fn claim_samples(tx: &mut Tx, new: &NewDeletion) -> Result<u64, StoreError
              WHERE t.deletion_id = $1 AND t.kind = 'subject'
                  AND s.deletion_id IS NULL",
         )
-        .bind(new.id)
-        .bind(new.model_id)
+        .bind(deletion_id)
+        .bind(model_id)
         .execute()
         .await?;
     let claimed = tx
@@ -208,7 +233,7 @@ async fn claim_samples(tx: &mut Tx, new: &NewDeletion) -> Result<u64, StoreError
             "UPDATE samples SET deletion_id = $1
              WHERE id IN (SELECT sample_id FROM deletion_samples WHERE deletion_id = $1)",
         )
-        .bind(new.id)
+        .bind(deletion_id)
         .execute()
         .await?;
     if claimed != samples {
@@ -221,17 +246,21 @@ async fn claim_samples(tx: &mut Tx, new: &NewDeletion) -> Result<u64, StoreError
          WHERE d.deletion_id = $1
          ON CONFLICT (model_id, kind, key) DO NOTHING",
     )
-    .bind(new.id)
+    .bind(deletion_id)
     .execute()
     .await?;
     Ok(samples)
 }
 
 /// Writes how many samples each target gave, and why those with none gave none.
-async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
+pub(super) async fn judge_targets(
+    tx: &mut Tx,
+    deletion_id: Uuid,
+    model_id: Uuid,
+) -> Result<(), StoreError> {
     for (count, known) in [
         (
-            "UPDATE deletion_targets SET samples = (
+            "UPDATE deletion_targets SET rejection = NULL, samples = (
                  SELECT COUNT(*) FROM samples s
                  WHERE s.model_id = $2 AND s.sample_key = deletion_targets.key
                      AND s.deletion_id = $1 AND s.deleted_at IS NULL)
@@ -243,7 +272,7 @@ async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError>
              WHERE deletion_id = $1 AND kind = 'sample' AND samples = 0",
         ),
         (
-            "UPDATE deletion_targets SET samples = (
+            "UPDATE deletion_targets SET rejection = NULL, samples = (
                  SELECT COUNT(*) FROM samples s
                  WHERE s.model_id = $2 AND s.subject_key = deletion_targets.key
                      AND s.deletion_id = $1 AND s.deleted_at IS NULL)
@@ -255,8 +284,8 @@ async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError>
              WHERE deletion_id = $1 AND kind = 'subject' AND samples = 0",
         ),
     ] {
-        tx.query(count).bind(new.id).bind(new.model_id).execute().await?;
-        tx.query(known).bind(new.id).bind(new.model_id).execute().await?;
+        tx.query(count).bind(deletion_id).bind(model_id).execute().await?;
+        tx.query(known).bind(deletion_id).bind(model_id).execute().await?;
     }
     tx.query(
         "INSERT INTO tombstones (model_id, kind, key, deletion_id)
@@ -265,8 +294,8 @@ async fn judge_targets(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError>
          WHERE t.deletion_id = $1 AND t.kind = 'subject' AND t.samples > 0
          ON CONFLICT (model_id, kind, key) DO NOTHING",
     )
-    .bind(new.id)
-    .bind(new.model_id)
+    .bind(deletion_id)
+    .bind(model_id)
     .execute()
     .await?;
     Ok(())

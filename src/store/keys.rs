@@ -4,7 +4,12 @@ use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
 use crate::{
-    domain::{access::ApiKey, audit::AuditKind, identity::Digest, timestamp::Timestamp},
+    domain::{
+        access::{ApiKey, KeyLimits},
+        audit::AuditKind,
+        identity::Digest,
+        timestamp::Timestamp,
+    },
     store::{
         Store, StoreError,
         row::Row,
@@ -16,17 +21,20 @@ impl Store {
     pub async fn create_api_key(&self, key: &ApiKey) -> Result<(), StoreError> {
         writing!(self, "create_api_key", async |tx| {
             tx.query(
-                "INSERT INTO api_keys (id, name, hash, scopes, created_at)
-                 VALUES ($1, $2, $3, $4, $5)",
+                "INSERT INTO api_keys (id, name, hash, scopes, requests_per_minute,
+                     samples_per_day, created_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
             )
             .bind(key.id)
             .bind(key.name.as_str())
             .digest(&key.hash)
             .json(&key.scopes)
+            .bind(key.limits.requests_per_minute.map(i64::from))
+            .bind(key.limits.samples_per_day.map(u64::cast_signed))
             .time(key.created_at)
             .execute_one()
             .await?;
-            let details = serde_json::json!({"scopes": key.scopes});
+            let details = serde_json::json!({"limits": key.limits, "scopes": key.scopes});
             tx.record(key.created_at, AuditKind::ApiKeyCreated, None, key.id, details);
             Ok(())
         })
@@ -49,6 +57,31 @@ impl Store {
         })
     }
 
+    pub async fn api_key_by_id(&self, id: Uuid) -> Result<Option<ApiKey>, StoreError> {
+        reading!(self, "api_key_by_id", async |tx| {
+            let row = tx.query("SELECT * FROM api_keys WHERE id = $1").bind(id).fetch_optional();
+            row.await?.as_ref().map(read_key).transpose()
+        })
+    }
+
+    /// The key goes on under another secret; the one before opens nothing any more. False when
+    /// there is no such live key.
+    pub async fn rotate_api_key(
+        &self,
+        id: Uuid,
+        hash: Digest,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        writing!(self, "rotate_api_key", async |tx| {
+            let sql = "UPDATE api_keys SET hash = $1 WHERE id = $2 AND revoked_at IS NULL";
+            if tx.query(sql).digest(&hash).bind(id).execute().await? == 0 {
+                return Ok(false);
+            }
+            tx.record(now, AuditKind::ApiKeyRotated, None, id, serde_json::json!({}));
+            Ok(true)
+        })
+    }
+
     /// False when there is no such live key.
     pub async fn revoke_api_key(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
         writing!(self, "revoke_api_key", async |tx| {
@@ -68,6 +101,10 @@ fn read_key(row: &Row) -> Result<ApiKey, StoreError> {
         name: row.get("name")?,
         hash: row.digest("hash")?,
         scopes: row.json("scopes")?,
+        limits: KeyLimits {
+            requests_per_minute: row.count_or_none("requests_per_minute")?,
+            samples_per_day: row.count_or_none("samples_per_day")?,
+        },
         created_at: row.time("created_at")?,
         revoked_at: row.time_or_none("revoked_at")?,
     })

@@ -26,6 +26,15 @@ pub struct Renewal {
     pub deletions_waiting: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsettled {
+    pub requests: u64,
+    /// When the oldest was completed.
+    pub oldest: Timestamp,
+    /// By when the first must be settled.
+    pub deadline: Timestamp,
+}
+
 impl Store {
     pub async fn renew_lease(
         &self,
@@ -142,19 +151,33 @@ impl Store {
         })
     }
 
-    /// Completed, not yet settled requests of a model, and when the oldest was completed.
-    pub async fn unsettled(&self, model_id: Uuid) -> Result<(u64, Option<Timestamp>), StoreError> {
+    /// Completed, not yet settled requests of a model; `None` without any. A deadline that a caller
+    /// set before the policy's `due_within` does not count: it could be set to force retraining.
+    pub async fn unsettled(
+        &self,
+        model_id: Uuid,
+        due_within: Duration,
+    ) -> Result<Option<Unsettled>, StoreError> {
+        let due_within = i64::try_from(due_within.as_micros()).unwrap_or(i64::MAX / 2);
         reading!(self, "unsettled", async |tx| {
             let row = tx
                 .query(
-                    "SELECT COUNT(*) AS requests, MIN(completed_at) AS oldest
+                    "SELECT COUNT(*) AS requests, MIN(completed_at) AS oldest,
+                         MIN(CASE WHEN due_by > received_at + $2 THEN due_by
+                             ELSE received_at + $2 END) AS deadline
                      FROM deletion_requests
                      WHERE model_id = $1 AND state = 'completed' AND settled_at IS NULL",
                 )
                 .bind(model_id)
+                .bind(due_within)
                 .fetch_one()
                 .await?;
-            Ok((row.count("requests")?, row.time_or_none("oldest")?))
+            match (row.time_or_none("oldest")?, row.time_or_none("deadline")?) {
+                (Some(oldest), Some(deadline)) => {
+                    Ok(Some(Unsettled { requests: row.count("requests")?, oldest, deadline }))
+                }
+                (None, _) | (_, None) => Ok(None),
+            }
         })
     }
 }

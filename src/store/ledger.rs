@@ -150,6 +150,11 @@ impl Store {
     }
 
     pub(super) async fn commit(&self, mut tx: Tx) -> Result<(), StoreError> {
+        if tx.is_abandoned {
+            let Tx { operation, connection, .. } = tx;
+            let ended = connection.rollback().await;
+            return ended.map_err(|source| StoreError::of(operation, source));
+        }
         if tx.wakes && tx.dialect() == Dialect::Postgres {
             tx.query("SELECT pg_notify('forgetd', '')").execute().await?;
         }

@@ -6,10 +6,11 @@
 //! differs: opening, waking others, bulk loading. What speaks of a sample is sealed (`sealing.rs`)
 //! before it comes near either.
 //!
-//! Locks are taken in one order: an idempotency key or a model's ordinals, then the model, then
-//! the head of the audit log.
+//! Locks are taken in one order: an idempotency key, an API key, the master key or a model's
+//! ordinals, then the model, then the head of the audit log.
 
 mod acceptance;
+mod approvals;
 mod audit;
 mod blobs;
 mod certificates;
@@ -28,6 +29,7 @@ mod master_key;
 mod models;
 mod postgres;
 mod publication;
+mod quotas;
 mod replicas;
 mod row;
 mod samples;
@@ -38,6 +40,7 @@ mod transaction;
 mod versions;
 
 pub use acceptance::{Acceptance, Idempotency, NewDeletion};
+pub use approvals::Decision;
 pub use audit::AuditFilter;
 pub use blobs::{BlobError, Blobs};
 pub use certificates::DeletionRecord;
@@ -48,9 +51,11 @@ pub use error::StoreError;
 pub use ingestion::{Conflict, IngestError, Ingestion, Receipt};
 pub use jobs::{CancelJob, Enqueued};
 pub use leases::Renewal;
+pub use leases::Unsettled;
 pub use ledger::{Store, Wakeups};
 pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
 pub use publication::{NewVersion, Publication};
+pub use quotas::Excess;
 pub use replicas::Served;
 pub use sealing::Keyring;

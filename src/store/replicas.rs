@@ -33,12 +33,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
 /// A lease that ended at or before the returned instant is a dead replica's.
 pub(super) fn dead_since(now: Timestamp) -> Timestamp {
-    earlier(now, DEATH_MARGIN)
-}
-
-fn earlier(now: Timestamp, duration: Duration) -> Timestamp {
-    let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
-    Timestamp::from_micros(now.as_micros().saturating_sub(micros))
+    now.minus(DEATH_MARGIN)
 }
 
 impl Store {
@@ -53,7 +48,7 @@ impl Store {
         served: &[Served],
     ) -> Result<(), StoreError> {
         writing!(self, "report_served", async |tx| {
-            let expired = earlier(now, FORGOTTEN_AFTER);
+            let expired = now.minus(FORGOTTEN_AFTER);
             tx.query("DELETE FROM replicas WHERE lease_expires_at < $1 AND id <> $2")
                 .time(expired)
                 .bind(replica_id)

@@ -82,6 +82,13 @@ impl Connection {
             Self::Postgres(transaction) => transaction.commit().await,
         }
     }
+
+    pub(super) async fn rollback(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Sqlite(transaction) => transaction.rollback().await,
+            Self::Postgres(transaction) => transaction.rollback().await,
+        }
+    }
 }
 
 /// A transaction under way; dropped, it leaves nothing.
@@ -91,6 +98,7 @@ pub(super) struct Tx {
     /// Written as the transaction commits.
     pub(super) leaves: Vec<(NewAuditEvent, Timestamp)>,
     pub(super) wakes: bool,
+    pub(super) is_abandoned: bool,
 }
 
 impl Tx {
@@ -99,7 +107,10 @@ impl Tx {
         connection: Result<Connection, sqlx::Error>,
     ) -> Result<Self, StoreError> {
         match connection {
-            Ok(connection) => Ok(Self { operation, connection, leaves: Vec::new(), wakes: false }),
+            Ok(connection) => {
+                let (leaves, wakes, is_abandoned) = (Vec::new(), false, false);
+                Ok(Self { operation, connection, leaves, wakes, is_abandoned })
+            }
             Err(source) => Err(StoreError::of(operation, source)),
         }
     }
@@ -141,6 +152,11 @@ impl Tx {
     /// Once committed, wakes those who wait for work or for a new epoch.
     pub(super) fn wake(&mut self) {
         self.wakes = true;
+    }
+
+    /// Nothing of it is to be kept, though it ends with an answer.
+    pub(super) fn abandon(&mut self) {
+        self.is_abandoned = true;
     }
 
     /// Puts the writers of one model's requests, jobs and versions in order. On `SQLite` the

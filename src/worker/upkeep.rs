@@ -12,12 +12,12 @@ use crate::{
     domain::{
         chain::Chain,
         identity::Digest,
-        job::{JobKind, JobState},
+        job::{Job, JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
         version::Version,
     },
-    store::{Enqueued, StoreError},
+    store::{Enqueued, StoreError, Unsettled},
 };
 
 use super::Worker;
@@ -32,6 +32,11 @@ const PAGE: u32 = 100;
 
 /// Younger blobs are not suspected: their version may be about to be published.
 const ORPHAN_AGE: Duration = Duration::from_hours(1);
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// A due settlement waits for no budget once this part of the time that the policy grants is left.
+const LEAD: u32 = 4;
 
 /// A settlement that failed for good is called for again after this long.
 const FAILED_PAUSE: Duration = Duration::from_hours(1);
@@ -137,14 +142,20 @@ impl Worker {
     }
 
     async fn call_for_settlement(&self, model: &Model) -> Result<(), StoreError> {
-        let (requests, oldest) = self.store.unsettled(model.id).await?;
-        let Some(oldest) = oldest else { return Ok(()) };
+        let due_within = DAY * model.policy.due_within_days;
+        let Some(unsettled) = self.store.unsettled(model.id, due_within).await? else {
+            return Ok(());
+        };
         let policy = &model.policy.settlement;
         let dropped = match policy.after_accuracy_drop {
             Some(_) => self.accuracy_drop(model.id).await?,
             None => None,
         };
-        if !is_due(policy, requests, oldest, dropped, self.now()) {
+        if !is_due(policy, &unsettled, dropped, self.now()) {
+            return Ok(());
+        }
+        let is_pressing = self.now() >= unsettled.deadline.minus(due_within / LEAD);
+        if !is_pressing && !self.is_within_budget(model).await? {
             return Ok(());
         }
         if self.failed_lately(model.id).await? {
@@ -153,9 +164,17 @@ impl Worker {
         let id = self.ids.next(self.now());
         let queued = self.store.enqueue_job(id, model.id, JobKind::Settlement, self.now()).await?;
         if matches!(queued, Enqueued::Queued(_)) {
-            info!(model = %model.name, requests, "a settlement is due");
+            info!(model = %model.name, requests = unsettled.requests, "a settlement is due");
         }
         Ok(())
+    }
+
+    /// Whether the policy allows another settlement within 24 hours.
+    async fn is_within_budget(&self, model: &Model) -> Result<bool, StoreError> {
+        let Some(most) = model.policy.settlement.per_day_max else { return Ok(true) };
+        let last = self.store.jobs(model.id, Some(JobKind::Settlement), None, most).await?;
+        let is_of_today = |job: &Job| self.now().since(job.created_at) < DAY;
+        Ok(last.iter().filter(|job| is_of_today(job)).count() < most as usize)
     }
 
     /// Whether the last settlement failed for good less than `FAILED_PAUSE` ago.
@@ -188,14 +207,15 @@ fn drop_between(exact: &Version, current: &Version) -> Option<f64> {
 
 fn is_due(
     policy: &SettlementPolicy,
-    requests: u64,
-    oldest: Timestamp,
+    unsettled: &Unsettled,
     accuracy_drop: Option<f64>,
     now: Timestamp,
 ) -> bool {
-    let by_count = policy.after_requests.is_some_and(|limit| requests >= u64::from(limit));
-    let by_age =
-        policy.after_age_s.is_some_and(|limit| now.since(oldest) >= Duration::from_secs(limit));
+    let by_count =
+        policy.after_requests.is_some_and(|limit| unsettled.requests >= u64::from(limit));
+    let by_age = policy
+        .after_age_s
+        .is_some_and(|limit| now.since(unsettled.oldest) >= Duration::from_secs(limit));
     let by_drift = match (policy.after_accuracy_drop, accuracy_drop) {
         (Some(limit), Some(dropped)) => dropped > limit,
         (None, _) | (_, None) => false,
@@ -213,20 +233,23 @@ mod tests {
             after_requests: Some(3),
             after_age_s: Some(60),
             after_accuracy_drop: Some(0.02),
+            per_day_max: None,
             preemptions_max: 3,
         };
         let start = Timestamp::from_micros(0);
+        let after = |requests| Unsettled { requests, oldest: start, deadline: start };
         let at = |seconds| start.plus(Duration::from_secs(seconds));
-        assert!(!is_due(&policy, 2, start, Some(0.02), at(59)));
-        assert!(is_due(&policy, 3, start, None, at(0)));
-        assert!(is_due(&policy, 1, start, None, at(60)));
-        assert!(is_due(&policy, 1, start, Some(0.021), at(0)));
+        assert!(!is_due(&policy, &after(2), Some(0.02), at(59)));
+        assert!(is_due(&policy, &after(3), None, at(0)));
+        assert!(is_due(&policy, &after(1), None, at(60)));
+        assert!(is_due(&policy, &after(1), Some(0.021), at(0)));
         let never = SettlementPolicy {
             after_requests: None,
             after_age_s: None,
             after_accuracy_drop: None,
+            per_day_max: None,
             preemptions_max: 3,
         };
-        assert!(!is_due(&never, 1_000, start, Some(0.9), at(1_000_000)));
+        assert!(!is_due(&never, &after(1_000), Some(0.9), at(1_000_000)));
     }
 }

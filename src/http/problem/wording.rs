@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Problem, Resource};
-use crate::store::Conflict;
+use crate::store::{Conflict, Excess};
 
 impl Problem {
     /// Last part of the type URI, and the title.
@@ -35,11 +35,18 @@ impl Problem {
                 ("idempotency-key-reused", "The idempotency key came before with another body")
             }
             Self::QueueFull { .. } => ("queue-full", "Too many deletion requests wait"),
+            Self::QuotaExceeded(_) => {
+                ("quota-exceeded", "The API key may not have so many samples deleted now")
+            }
+            Self::TooFast { .. } => ("too-fast", "The API key's requests come too fast"),
             Self::NotCancellable { .. } => {
                 ("not-cancellable", "The deletion request is not queued any more")
             }
             Self::NotCertifiable { .. } => {
                 ("not-certifiable", "The deletion request is not completed")
+            }
+            Self::NotSuspended { .. } => {
+                ("not-suspended", "The deletion request does not wait for approval")
             }
             Self::TrainingRunActive { .. } => {
                 ("training-run-active", "Such a run waits or runs already")
@@ -92,8 +99,19 @@ impl Problem {
             }
             Self::IdempotencyKeyReused => "use a new key for a new request".into(),
             Self::QueueFull { limit } => format!("{limit} requests wait already").into(),
+            Self::QuotaExceeded(Excess { samples, used, limit, .. }) => format!(
+                "it names {samples} samples; the key may have {limit} deleted within 24 hours, \
+                 and {used} were"
+            )
+            .into(),
+            Self::TooFast { per_minute, .. } => {
+                format!("the key may send {per_minute} requests a minute").into()
+            }
             Self::NotCancellable { state } => {
-                format!("it is {state}; only queued requests can be cancelled").into()
+                format!("it is {state}; only suspended and queued requests can be cancelled").into()
+            }
+            Self::NotSuspended { state } => {
+                format!("it is {state}; only suspended requests can be approved or refused").into()
             }
             Self::NotCertifiable { state } => {
                 format!("it is {state}; there is a certificate once it is completed").into()
@@ -129,6 +147,7 @@ impl Resource {
             }
             Self::Tombstone => ("unknown-tombstone", "There is no such tombstone"),
             Self::Tile => ("unknown-tile", "The audit log has no such tile"),
+            Self::ApiKey => ("unknown-api-key", "There is no such API key"),
         }
     }
 
@@ -141,6 +160,7 @@ impl Resource {
             Self::DeletionRequest => "no deletion request has this id",
             Self::Tombstone => "nothing of this name was deleted from the model",
             Self::Tile => "no checkpoint was signed over a tree that has it",
+            Self::ApiKey => "no live key has this id",
         }
     }
 }

@@ -3,9 +3,12 @@
 use std::process::Stdio;
 
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Database, Service, people, process::answer};
+use super::{
+    Database, Service, field, people,
+    process::{Answer, answer},
+};
 
 /// Makes a key with these scopes; returns its id and its secret.
 fn make_key(service: &Service, scopes: &str) -> (String, String) {
@@ -73,6 +76,152 @@ async fn people_ready(service: &Service, key: &str) {
         |status| *status == StatusCode::OK,
     )
     .await;
+}
+
+/// A service that asks for keys, and the secret of one for everything.
+async fn guarded(database: Database) -> (Service, String) {
+    let mut service = Service::start(database).await;
+    let (_, admin) = make_key(&service, "admin");
+    service.kill();
+    service.restart().await;
+    (service, admin)
+}
+
+async fn send(service: &Service, key: &str, method: Method, path: &str, body: &Value) -> Answer {
+    answer(service.request(method, path).bearer_auth(key).json(body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_listed_rotated_and_revoked_over_http() {
+    for database in Database::ALL {
+        let (service, admin) = guarded(database).await;
+        let keys = "/v1/api-keys";
+        let new = json!({"name": "auditor", "scopes": ["audit"]});
+        let made = send(&service, &admin, Method::POST, keys, &new).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:#?}");
+        let secret = field(&made.body, "/secret").as_str().unwrap().to_owned();
+        let path = format!("{keys}/{}", field(&made.body, "/id").as_str().unwrap());
+        assert_eq!(made.headers["location"], path.as_str());
+        let read = async |secret: &str| {
+            let request = service.request(Method::GET, "/v1/models").bearer_auth(secret);
+            answer(request).await.status
+        };
+        assert_eq!(read(&secret).await, StatusCode::OK);
+        let own = send(&service, &secret, Method::POST, keys, &new).await;
+        assert_eq!(own.status, StatusCode::FORBIDDEN, "only administrators make keys");
+
+        let (rotation, nothing) = (format!("{path}/rotation"), json!({}));
+        let rotated = send(&service, &admin, Method::POST, &rotation, &nothing).await;
+        assert_eq!(rotated.status, StatusCode::OK, "{rotated:#?}");
+        let renewed = field(&rotated.body, "/secret").as_str().unwrap().to_owned();
+        assert_ne!(renewed, secret);
+        assert_eq!(read(&secret).await, StatusCode::UNAUTHORIZED, "at once");
+        assert_eq!(read(&renewed).await, StatusCode::OK);
+
+        let first = format!("{keys}?limit=1");
+        let page = send(&service, &admin, Method::GET, &first, &nothing).await.body;
+        assert_eq!(field(&page, "/items").as_array().unwrap().len(), 1);
+        let cursor = field(&page, "/next_cursor").as_str().unwrap();
+        let rest = format!("{keys}?cursor={cursor}");
+        let rest = send(&service, &admin, Method::GET, &rest, &nothing).await.body;
+        assert_eq!(field(&rest, "/items/0/name"), "auditor");
+        assert!(!rest.to_string().contains("secret") && !rest.to_string().contains("hash"));
+
+        let revoked = send(&service, &admin, Method::DELETE, &path, &nothing).await;
+        assert!(field(&revoked.body, "/revoked_at").is_string(), "{revoked:#?}");
+        assert_eq!(read(&renewed).await, StatusCode::UNAUTHORIZED, "at once");
+        let again = send(&service, &admin, Method::DELETE, &path, &nothing).await;
+        assert_eq!(again.status, StatusCode::NOT_FOUND);
+        for bad in [
+            json!({"name": "", "scopes": ["audit"]}),
+            json!({"name": "x", "scopes": []}),
+            json!({"name": "x", "scopes": ["audit"], "limits": {"requests_per_minute": 0}}),
+        ] {
+            let refused = send(&service, &admin, Method::POST, keys, &bad).await;
+            assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_asks_too_fast_is_told_when_to_come_back() {
+    let (service, admin) = guarded(Database::Sqlite).await;
+    let new = json!({
+        "name": "eager", "scopes": ["audit"], "limits": {"requests_per_minute": 12}
+    });
+    let made = send(&service, &admin, Method::POST, "/v1/api-keys", &new).await;
+    let secret = field(&made.body, "/secret").as_str().unwrap().to_owned();
+    let mut statuses = Vec::new();
+    for _ in 0..4 {
+        let asked = send(&service, &secret, Method::GET, "/v1/models", &json!({})).await;
+        if asked.status == StatusCode::TOO_MANY_REQUESTS {
+            assert_eq!(asked.body["type"], "urn:forgetd:problem:too-fast");
+            let wait: u64 = asked.headers["retry-after"].to_str().unwrap().parse().unwrap();
+            assert!((1..=5).contains(&wait), "{wait}");
+        }
+        statuses.push(asked.status);
+    }
+    assert_eq!(statuses[..2], [StatusCode::OK; 2], "ten seconds' worth at once");
+    assert!(statuses.contains(&StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+    let other = send(&service, &admin, Method::GET, "/v1/models", &json!({})).await;
+    assert_eq!(other.status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_and_an_administrator_bound_what_one_key_deletes() {
+    for database in Database::ALL {
+        let mut service = Service::start(database).await;
+        let mut policy = people::unsettled();
+        policy["approval_above_share"] = json!(0.1);
+        people::trained(&service, &policy).await;
+        let (_, admin) = make_key(&service, "admin");
+        service.kill();
+        service.restart().await;
+        let new = json!({
+            "name": "intake", "scopes": ["delete"], "limits": {"samples_per_day": 60}
+        });
+        let made = send(&service, &admin, Method::POST, "/v1/api-keys", &new).await;
+        let intake = field(&made.body, "/secret").as_str().unwrap().to_owned();
+        let forget = async |persons: std::ops::Range<u32>| {
+            let subjects: Vec<_> = persons.map(|person| format!("person-{person}")).collect();
+            let body = json!({"model": people::MODEL, "subjects": subjects});
+            send(&service, &intake, Method::POST, "/v1/deletion-requests", &body).await
+        };
+        // Three samples a person: 30 of 240 are more than a tenth.
+        let suspended = forget(0..10).await;
+        assert_eq!(suspended.status, StatusCode::ACCEPTED, "{suspended:#?}");
+        assert_eq!(suspended.body["state"], "suspended");
+        let path = format!("/v1/deletion-requests/{}", suspended.body["id"].as_str().unwrap());
+        let approval = format!("{path}/approval");
+        let own = send(&service, &intake, Method::POST, &approval, &json!({})).await;
+        assert_eq!(own.status, StatusCode::FORBIDDEN);
+        let approved = send(&service, &admin, Method::POST, &approval, &json!({})).await;
+        assert_eq!(approved.body["state"], "queued", "{approved:#?}");
+        super::eventually(
+            "the approved request is served",
+            async || send(&service, &intake, Method::GET, &path, &json!({})).await.body,
+            |body| body["state"] == "completed",
+        )
+        .await;
+        let again = send(&service, &admin, Method::POST, &approval, &json!({})).await;
+        assert_eq!(again.status, StatusCode::CONFLICT);
+
+        let refusable = forget(10..19).await;
+        let refusal = refusable.body["id"].as_str().unwrap();
+        let refusal = format!("/v1/deletion-requests/{refusal}/refusal");
+        let refused = send(&service, &admin, Method::POST, &refusal, &json!({})).await;
+        assert_eq!(refused.body["state"], "rejected", "{refused:#?}");
+        assert_eq!(refused.body["targets"][0]["rejection"], "refused");
+
+        // 30 are used, a refused request uses none.
+        assert_eq!(forget(20..26).await.status, StatusCode::ACCEPTED);
+        let exceeded = forget(30..36).await;
+        assert_eq!(exceeded.status, StatusCode::TOO_MANY_REQUESTS, "{exceeded:#?}");
+        assert_eq!(exceeded.body["type"], "urn:forgetd:problem:quota-exceeded");
+        let wait: u64 = exceeded.headers["retry-after"].to_str().unwrap().parse().unwrap();
+        assert!((80_000..=86_400).contains(&wait), "{wait}");
+        assert_eq!(forget(30..34).await.status, StatusCode::ACCEPTED);
+    }
 }
 
 #[test]

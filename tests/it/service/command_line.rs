@@ -70,6 +70,42 @@ async fn ingest_train_serve_and_forget_a_table() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_of_the_master_key_closes_older_copies() {
+    for database in Database::ALL {
+        let mut service = Service::start(database).await;
+        people::trained(&service, &people::unsettled()).await;
+        let rotate =
+            |service: &Service| service.command().args(["master-key", "rotate"]).output().unwrap();
+        let early = rotate(&service);
+        assert!(!early.status.success() && text(&early).contains("in use"), "{}", text(&early));
+        service.terminate();
+        assert!(service.ended().await.success());
+        let data = service.folder().join("data");
+        let replaced = std::fs::read(data.join("master-key")).unwrap();
+        let done = rotate(&service);
+        assert!(done.status.success(), "{}", text(&done));
+        assert_ne!(std::fs::read(data.join("master-key")).unwrap(), replaced);
+        assert!(!data.join("master-key-previous").exists());
+
+        service.restart().await;
+        people::ready(&service).await;
+        let id = people::forget(&service, &["person-7"]).await;
+        service.request_becomes(&id, "completed").await;
+        let kinds: Vec<_> = service.pages("/v1/audit/events").await;
+        let recorded =
+            |kind: &str| kinds.iter().any(|event| event["entry"].as_str().unwrap().contains(kind));
+        assert!(recorded("master_key.adopted") && recorded("master_key.rotated"));
+        service.terminate();
+        assert!(service.ended().await.success());
+
+        std::fs::write(data.join("master-key"), replaced).unwrap();
+        let refused = service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        assert!(!refused.status.success(), "the replaced key opens nothing");
+        assert!(text(&refused).contains("master key"), "{}", text(&refused));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_not_there_is_named() {
     let service = Service::start(Database::Sqlite).await;
     let refused = service.command().args(["train", "--model", "nothing"]).output().unwrap();

@@ -128,6 +128,31 @@ async fn settlements_come_by_themselves_after_a_while() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_requests_calls_for_no_more_settlements_than_the_budget() {
+    for database in Database::ALL {
+        let service = Service::start(database).await;
+        let mut policy = people::unsettled();
+        policy["settlement"]["after_requests"] = json!(1);
+        policy["settlement"]["per_day_max"] = json!(2);
+        people::trained(&service, &policy).await;
+        for person in 1..=2 {
+            let id = people::forget(&service, &[&format!("person-{person}")]).await;
+            becomes_exact(&service, &id).await;
+        }
+        // Each completion is followed by a pass of upkeep, which finds a settlement due.
+        for person in 3..=6 {
+            let id = people::forget(&service, &[&format!("person-{person}")]).await;
+            let completed = service.request_becomes(&id, "completed").await;
+            assert_eq!(completed["guarantee"], "approximate", "{completed:#}");
+        }
+        let settled = causes(&service).await.iter().filter(|cause| *cause == "settled").count();
+        assert_eq!(settled, 2);
+        // By hand it is always called for.
+        people::train(&service, "settlement").await;
+    }
+}
+
 async fn becomes_exact(service: &Service, id: &str) -> Value {
     eventually(
         "the request is settled",

@@ -2,7 +2,7 @@
 
 use forgetd::{
     domain::{
-        access::{ApiKey, Scope, hash_secret},
+        access::{ApiKey, KeyLimits, Scope, hash_secret},
         audit::leaf_hash,
         job::JobKind,
     },
@@ -82,6 +82,7 @@ async fn keys_are_found_by_hash_until_revoked(ledger: &Ledger) {
         name: "ci".into(),
         hash: hash_secret("secret"),
         scopes: vec![Scope::Delete, Scope::Audit],
+        limits: KeyLimits::default(),
         created_at: at(1),
         revoked_at: None,
     };

@@ -1,6 +1,7 @@
 //! The contract of the store: every test runs on `SQLite` and on `PostgreSQL`.
 
 mod acceptance;
+mod approvals;
 mod audit;
 mod blobs;
 mod calendar;
@@ -14,6 +15,7 @@ mod master_key;
 mod plans;
 mod propagation;
 mod publication;
+mod quotas;
 
 use std::time::Duration;
 
@@ -290,6 +292,8 @@ pub fn new_deletion(model: &Model, targets: Vec<Target>, now: Timestamp) -> NewD
         id: new_id(),
         model_id: model.id,
         targets,
+        api_key_id: None,
+        approval_above_share: None,
         received_at: now,
         due_by: now.plus(Duration::from_hours(1)),
         idempotency: None,

@@ -160,7 +160,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.retire_replica(replica).await.unwrap();
     store.complete_propagated(at(36)).await.unwrap();
     store.superseded(at(37), 9).await.unwrap();
-    store.unsettled(model.id).await.unwrap();
+    store.unsettled(model.id, LEASE).await.unwrap();
     store.queue_depth().await.unwrap();
     store.deletion(new.id).await.unwrap();
     for (model_id, state) in [

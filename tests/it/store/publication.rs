@@ -1,5 +1,7 @@
 //! Publishing: versions, contributions, settlement.
 
+use std::time::Duration;
+
 use forgetd::{
     domain::{
         deletion::{DeletionState, Guarantee},
@@ -7,7 +9,7 @@ use forgetd::{
         sample::Split,
         version::Cause,
     },
-    store::{LineageSample, Publication, StoreError},
+    store::{LineageSample, Publication, StoreError, Unsettled},
 };
 
 use super::{Ledger, at, new_id, on_both, publication, sample_target, samples, subject_target};
@@ -125,7 +127,10 @@ async fn a_settlement_raises_guarantees(ledger: &Ledger) {
     store.complete_propagated(at(22)).await.unwrap();
     let request = store.deletion(completed).await.unwrap().unwrap().request;
     assert_eq!((request.guarantee, request.settled_at), (Some(Guarantee::Approximate), None));
-    assert_eq!(store.unsettled(model.id).await.unwrap(), (1, Some(at(22))));
+    let day = Duration::from_hours(24);
+    // The caller's deadline, an hour after the request, is too soon to press for a settlement.
+    let unsettled = Unsettled { requests: 1, oldest: at(22), deadline: at(20).plus(day) };
+    assert_eq!(store.unsettled(model.id, day).await.unwrap(), Some(unsettled));
     // Published, but completed only after the settlement.
     let published = ledger.delete(&model, vec![sample_target(1)], at(23)).await;
     ledger.unlearn(at(24)).await;
@@ -134,7 +139,7 @@ async fn a_settlement_raises_guarantees(ledger: &Ledger) {
     assert_eq!(ledger.publish_exact(&settlement, at(27)).await, Some(4));
     let request = store.deletion(completed).await.unwrap().unwrap().request;
     assert_eq!((request.guarantee, request.settled_at), (Some(Guarantee::Exact), Some(at(27))));
-    assert_eq!(store.unsettled(model.id).await.unwrap(), (0, None));
+    assert_eq!(store.unsettled(model.id, day).await.unwrap(), None);
     assert_eq!(store.complete_propagated(at(28)).await.unwrap(), [published]);
     let request = store.deletion(published).await.unwrap().unwrap().request;
     assert_eq!((request.guarantee, request.settled_at), (Some(Guarantee::Exact), Some(at(28))));
