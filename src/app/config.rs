@@ -55,6 +55,8 @@ pub struct LedgerConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
     pub listen: SocketAddr,
+    /// Plain HTTP without it.
+    pub tls: Option<TlsConfig>,
     /// Largest body of an ingestion.
     pub ingestion_bytes_max: usize,
     /// Largest body of any other request.
@@ -67,6 +69,16 @@ pub struct HttpConfig {
     pub drain_delay_s: u64,
     /// How long requests in flight have then.
     pub drain_timeout_s: u64,
+}
+
+/// SIGHUP has both files read anew.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM: the certificate, then those that lead to its issuer.
+    pub certificate: PathBuf,
+    /// PEM: PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -159,6 +171,7 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            tls: None,
             ingestion_bytes_max: 64 << 20,
             body_bytes_max: 4 << 20,
             deletion_queue_max: 100_000,
@@ -322,6 +335,7 @@ mod tests {
             "entries_public",
             "witnesses",
             "previous_master_key",
+            "certificate",
         ] {
             assert!(text.contains(key), "{key} is not shown");
         }

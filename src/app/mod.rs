@@ -4,9 +4,11 @@ pub mod config;
 mod key_file;
 mod ledger;
 pub mod telemetry;
+pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::{Router, serve::Listener};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
@@ -57,6 +59,10 @@ pub enum AppError {
     Open(SocketAddr),
     #[error("threads cannot be started")]
     Threads(#[source] io::Error),
+    #[error("TLS cannot be offered")]
+    Tls(#[from] TlsError),
+    #[error("the signal to read the certificate anew cannot be listened for")]
+    Signal(#[source] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -155,6 +161,7 @@ impl App {
             service_key: Arc::new(ledger.service_key),
             access,
             rates: Rates::default(),
+            is_tls: config.http.tls.is_some(),
             limits: limits(config),
             methods: &unlearning::NAMES,
             metrics: Some(metrics),
@@ -162,8 +169,16 @@ impl App {
         });
         info!(%address, ?roles, device = ?config.serving.device, "started");
         let accepting = CancellationToken::new();
-        let server = axum::serve(listener, http::router(state))
-            .with_graceful_shutdown(accepting.clone().cancelled_owned());
+        let router = http::router(state);
+        let server = match &config.http.tls {
+            Some(tls) => {
+                let certificate = Certificate::load(tls)?;
+                let listener = TlsListener::start(listener, address, certificate.clone())?;
+                reload_on_hangup(certificate).map_err(AppError::Signal)?;
+                tokio::spawn(serve(listener, router, accepting.clone()))
+            }
+            None => tokio::spawn(serve(listener, router, accepting.clone())),
+        };
         Ok(Self {
             address,
             store: ledger.store,
@@ -171,7 +186,7 @@ impl App {
             drain_delay: Duration::from_secs(config.http.drain_delay_s),
             drain_timeout: Duration::from_secs(config.http.drain_timeout_s),
             accepting,
-            server: tokio::spawn(server.into_future()),
+            server,
             following,
             replica,
             witnessing,
@@ -209,6 +224,27 @@ impl App {
         self.store.close().await;
         info!("stopped");
     }
+}
+
+/// Until the token is cancelled and what was in flight is answered.
+async fn serve<L>(listener: L, router: Router, accepting: CancellationToken) -> io::Result<()>
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let until = accepting.cancelled_owned();
+    axum::serve(listener, router).with_graceful_shutdown(until).await
+}
+
+/// For as long as the process runs.
+fn reload_on_hangup(certificate: Arc<Certificate>) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            certificate.reload();
+        }
+    });
+    Ok(())
 }
 
 /// Waits for a part to end, but not for ever.

@@ -29,6 +29,8 @@ pub(super) async fn run(config: &mut Config) -> Result<(), CliError> {
     if config.telemetry == TelemetryConfig::default() {
         config.telemetry.log = "warn".into();
     }
+    // The guide's lines speak plain HTTP, on loopback.
+    config.http.tls = None;
     let telemetry = telemetry::install(&config.telemetry)?;
     let ledger = Ledger::open(&config.ledger).await?;
     prepare(config, &ledger).await?;

@@ -8,12 +8,14 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::app::config::Config;
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+
+use crate::app::{AppError, config::Config, tls::connector};
 
 use super::CliError;
 
@@ -21,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(config: &Config) -> Result<ExitCode, CliError> {
     let address = reachable(config.http.listen);
-    let status = match timeout(PATIENCE, ask(address)).await {
+    let connector = config.http.tls.as_ref().map(connector).transpose().map_err(AppError::Tls)?;
+    let status = match timeout(PATIENCE, ask(address, connector)).await {
         Ok(status) => status,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     };
@@ -51,8 +54,21 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-async fn ask(address: SocketAddr) -> io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
+async fn ask(address: SocketAddr, tls: Option<TlsConnector>) -> io::Result<String> {
+    let stream = TcpStream::connect(address).await?;
+    match tls {
+        Some(tls) => {
+            let name = ServerName::IpAddress(address.ip().into());
+            converse(tls.connect(name, stream).await?, address).await
+        }
+        None => converse(stream, address).await,
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    address: SocketAddr,
+) -> io::Result<String> {
     let request =
         format!("GET /v2/health/ready HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;

@@ -25,7 +25,8 @@ impl ServeArgs {
         let ledger = Ledger::open(&config.ledger).await?;
         let app = App::start(config, ledger, &roles, telemetry.metrics.clone()).await?;
         // Scripts read the port from here when they asked for 0.
-        println!("listening on http://{}", app.address());
+        let scheme = if config.http.tls.is_some() { "https" } else { "http" };
+        println!("listening on {scheme}://{}", app.address());
         app.run_until(stop).await;
         telemetry.shutdown();
         Ok(())

@@ -36,6 +36,8 @@ pub struct State {
     pub service_key: Arc<ServiceKey>,
     pub access: Access,
     pub rates: Rates,
+    /// Answers then ask browsers to come back by TLS only.
+    pub is_tls: bool,
     pub limits: Limits,
     /// Names of the unlearning methods that a policy may choose.
     pub methods: &'static [&'static str],

@@ -83,6 +83,7 @@ async fn service(access: Access) -> Service {
         service_key: std::sync::Arc::new(ServiceKey::new([7; 32])),
         access,
         rates: Rates::default(),
+        is_tls: false,
         limits: Limits {
             body_bytes: 1 << 20,
             samples_bytes: 1 << 10,
@@ -366,6 +367,11 @@ async fn what_http_itself_refuses_is_a_problem_too() {
     let reply = service.get("/v1/models").await;
     assert_eq!(reply.headers[header::CACHE_CONTROL], "no-store");
     assert_eq!(reply.headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(reply.headers[header::X_FRAME_OPTIONS], "DENY");
+    assert_eq!(reply.headers[header::REFERRER_POLICY], "no-referrer");
+    let policy = &reply.headers[header::CONTENT_SECURITY_POLICY];
+    assert_eq!(policy, "default-src 'none'; frame-ancestors 'none'");
+    assert!(!reply.headers.contains_key(header::STRICT_TRANSPORT_SECURITY), "it is plain HTTP");
     assert!(reply.headers.contains_key("x-request-id"));
 }
 

@@ -18,6 +18,7 @@ mod replicas;
 mod residue;
 mod telemetry;
 mod witness;
+mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -67,7 +67,9 @@ impl Service {
         let (child, address) = spawn(folder.path(), &environment, &arguments);
         let client = Client::builder().timeout(PATIENCE).build().unwrap();
         let service = Self { client, address, folder, environment, arguments, child };
-        service.live().await;
+        if service.address.starts_with("http:") {
+            service.live().await;
+        }
         service
     }
 
@@ -238,8 +240,8 @@ fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) 
 /// The address that the service prints once it listens.
 fn announced(stdout: ChildStdout) -> Option<String> {
     let line = BufReader::new(stdout).lines().next()?.ok()?;
-    let (_, address) = line.split_once("http://")?;
-    Some(format!("http://{}", address.trim()))
+    let (_, address) = line.split_once("listening on ")?;
+    Some(address.trim().to_owned())
 }
 
 impl Drop for Service {
