@@ -128,6 +128,11 @@ impl Service {
         assert!(sent.success());
     }
 
+    pub fn keeps_memory_out_of_core_files(&self) -> bool {
+        let filter = format!("/proc/{}/coredump_filter", self.child.id());
+        std::fs::read_to_string(filter).unwrap().trim().trim_start_matches('0').is_empty()
+    }
+
     /// Waits until the process has ended by itself.
     pub async fn ended(&mut self) -> ExitStatus {
         let child = &mut self.child;

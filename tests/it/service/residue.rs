@@ -283,6 +283,7 @@ async fn no_file_holds_a_forgotten_person() {
         population(&service, &[&plain, &killed]).await;
         the_search_finds_what_is_there(&service, &Person::new(3)).await;
         let sealed = sealed(&service).await;
+        assert!(service.keeps_memory_out_of_core_files());
         assert_eq!(sealed.len(), 18, "three samples each, three texts each");
         let held = Files::of(&service).await.holding(&sealed);
         assert!(held.len() >= sealed.len(), "the sealed texts are there before");
