@@ -21,6 +21,7 @@ pub struct Trained {
     pub out_of_fold: OutOfFold,
     /// What the network says of the training rows: `[rows, classes]` natural-log probabilities.
     anchors: Vec<f32>,
+    holdout_anchors: Vec<f32>,
     seed: u64,
     clock: Clock,
 }
@@ -28,7 +29,6 @@ pub struct Trained {
 /// What came of the requests so far.
 pub struct Forgotten {
     pub network: Network,
-    memory: Option<Vec<u8>>,
     /// In the updates alone, without what it takes to gather their samples.
     pub seconds: f64,
     /// Of each update, for the record.
@@ -51,14 +51,15 @@ impl Trained {
         clock: &Clock,
     ) -> Self {
         let anchors = log_probabilities(&network, &training.set.dataset.train);
+        let holdout_anchors = log_probabilities(&network, &training.set.dataset.holdout);
         let set = training.set.clone();
         let (seed, clock) = (training.recipe.seed, clock.clone());
-        Self { set, network, out_of_fold, anchors, seed, clock }
+        Self { set, network, out_of_fold, anchors, holdout_anchors, seed, clock }
     }
 
     pub fn start(&self) -> Forgotten {
         let network = self.network.clone();
-        Forgotten { network, memory: None, seconds: 0.0, details: Vec::new() }
+        Forgotten { network, seconds: 0.0, details: Vec::new() }
     }
 
     /// Serves one request, on top of what `state` has forgotten already.
@@ -77,13 +78,15 @@ impl Trained {
         let device = self.network.device();
         let task = Task {
             network: &state.network,
-            memory: state.memory.as_deref(),
             forgotten: &forgotten,
             forgotten_out_of_fold: &chosen(&self.out_of_fold.train, rows, classes),
+            forgotten_anchor: &chosen(&self.anchors, rows, classes),
             retained: &retained,
+            retained_out_of_fold: &chosen(&self.out_of_fold.train, &pool, classes),
             retained_anchor: &chosen(&self.anchors, &pool, classes),
             holdout: self.holdout(),
             holdout_out_of_fold: &self.out_of_fold.holdout,
+            holdout_anchor: &self.holdout_anchors,
             seed,
             device: &device,
         };
@@ -91,7 +94,6 @@ impl Trained {
         let updated = update.update(&task, watch)?;
         state.seconds += self.clock.monotonic().duration_since(started).as_secs_f64();
         state.network = updated.network;
-        state.memory = updated.memory;
         state.details.push(updated.details);
         Ok(())
     }

@@ -68,6 +68,13 @@ impl Batch {
     pub fn loss(&self, network: &Network) -> Tensor<1> {
         mean_cross_entropy(network.forward(self.inputs.clone()), self.targets.clone())
     }
+
+    /// As [`Self::loss`], with the natural-log probabilities `[batch, classes]` that it comes from.
+    pub fn loss_and_predictions(&self, network: &Network) -> (Tensor<1>, Vec<f32>) {
+        let logits = network.forward(self.inputs.clone());
+        let predictions = read(activation::log_softmax(logits.clone().inner(), 1));
+        (mean_cross_entropy(logits, self.targets.clone()), predictions)
+    }
 }
 
 /// A loss with its gradient.

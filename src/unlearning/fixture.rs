@@ -17,10 +17,13 @@ pub struct World {
     pub network: Network,
     pub forgotten: Examples,
     pub forgotten_out_of_fold: Vec<f32>,
+    pub forgotten_anchor: Vec<f32>,
     pub retained: Examples,
+    pub retained_out_of_fold: Vec<f32>,
     pub retained_anchor: Vec<f32>,
     pub holdout: Examples,
     pub holdout_out_of_fold: Vec<f32>,
+    pub holdout_anchor: Vec<f32>,
     pub device: Device,
 }
 
@@ -40,13 +43,18 @@ impl World {
         let network = train(&spec, &examples, &recipe, device, &Unwatched).unwrap();
         let all: Vec<usize> = (0..rows).collect();
         let (forgotten, retained) = all.split_at(forget);
-        let retained = examples.select(retained);
+        let (forgotten, retained) = (examples.select(forgotten), examples.select(retained));
+        let (forgotten_out_of_fold, retained_out_of_fold) =
+            predicted.train.split_at(forget * network.classes());
         Self {
             recipe,
-            forgotten: examples.select(forgotten),
-            forgotten_out_of_fold: predicted.train[..forget * 10].to_vec(),
+            forgotten_out_of_fold: forgotten_out_of_fold.to_vec(),
+            forgotten_anchor: log_probabilities(&network, &forgotten),
+            forgotten,
+            retained_out_of_fold: retained_out_of_fold.to_vec(),
             retained_anchor: log_probabilities(&network, &retained),
             retained,
+            holdout_anchor: log_probabilities(&network, &holdout),
             holdout,
             holdout_out_of_fold: predicted.holdout,
             network,
@@ -57,13 +65,15 @@ impl World {
     pub fn task(&self) -> Task<'_> {
         Task {
             network: &self.network,
-            memory: None,
             forgotten: &self.forgotten,
             forgotten_out_of_fold: &self.forgotten_out_of_fold,
+            forgotten_anchor: &self.forgotten_anchor,
             retained: &self.retained,
+            retained_out_of_fold: &self.retained_out_of_fold,
             retained_anchor: &self.retained_anchor,
             holdout: &self.holdout,
             holdout_out_of_fold: &self.holdout_out_of_fold,
+            holdout_anchor: &self.holdout_anchor,
             seed: 3,
             device: &self.device,
         }

@@ -2,15 +2,17 @@
 //!
 //! The frame is that of Influence Approximation Unlearning (arXiv 2507.23257): to forget a sample
 //! is to learn a counterpart of it, corrected by the gradient of what is retained. The counterpart
-//! here is the sample with its out-of-fold prediction, so that learning it stops by itself where
-//! the network speaks about the sample as if it had never seen it.
+//! here is the sample with what a network that never saw it would say ([`Counterfactual`]), so
+//! that learning it stops by itself. The correction holds retained samples to what the network
+//! says of them before the update; its gradient is zero there, so that an update changes nothing
+//! but what forgetting asks for.
 
 use burn::module::Module as _;
 use burn::optim::GradientsParams;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::memory::{Memory, Resistance};
+use super::counterfactual::Counterfactual;
 use super::{Task, UnlearningError, Update, Updated};
 use crate::domain::{
     examples::Examples,
@@ -18,56 +20,60 @@ use crate::domain::{
     watch::{Progress, Watch},
 };
 use crate::nn::{
-    gradient::{Batch, scalar},
+    gradient::Batch,
     network::Network,
     order::{Purpose, chosen},
-    prediction::{log_probabilities, mean_divergence},
+    prediction::log_probabilities,
     training::adam,
 };
 
-/// A step minimises
-/// `forget_weight * CE(forgotten, out-of-fold) + CE(retained, anchor) + memory_weight * sum F d^2`
-/// over at most `rows_per_step` rows of each kind, by Adam.
+/// A step of Adam along the gradient of
+/// `weight * CE(forgotten, counterfactual) + CE(retained, before)`, with a step size that falls
+/// to zero over the update.
+///
+/// How many forgotten rows there are decides how far a step goes: Adam's first steps are as long
+/// as the step size whatever the gradient is, so that a few rows would move the network as much
+/// as many.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Iau {
+    /// Of the first step, where as many rows are forgotten as a step takes.
     learning_rate: f64,
+    /// Rows of each kind.
     rows_per_step: usize,
-    forget_weight: f32,
-    /// lambda of the memory of earlier updates.
-    memory_weight: f32,
+    /// Of a forgotten row against a retained one.
+    forget_weight: f64,
+    /// Share of what sets a forgotten row apart from retained ones like it that is taken for the
+    /// network's own chance, which a retraining would have as well; the rest is memory.
+    own_share: f64,
+    /// How fast the targets move on while the forgotten rows lag behind them on average.
+    correction: f64,
     /// Size of the pool from which the steps draw their retained rows.
     retained_rows_max: usize,
-    /// A single sample's divergence says little, so that some steps are always taken.
     steps_min: u32,
+    /// How often each forgotten row is visited, where that takes more steps.
+    visits: u32,
     steps_max: u32,
 }
+
+/// The step size goes with this power of the share of a step's rows that are there to forget.
+const SIZE_EXPONENT: f64 = 0.75;
 
 impl Default for Iau {
     fn default() -> Self {
         Self {
             learning_rate: 1e-3,
-            rows_per_step: 256,
+            rows_per_step: 64,
             forget_weight: 1.0,
-            memory_weight: 3.0,
+            own_share: 0.75,
+            correction: 0.1,
             retained_rows_max: 4_096,
-            steps_min: 4,
+            steps_min: 40,
+            visits: 15,
             steps_max: 2_000,
         }
     }
 }
-
-/// With fewer hold-out rows than this their mean divergence is too noisy to stop by.
-const HOLDOUT_MIN: usize = 20;
-
-/// Rows whose divergence decides about stopping, forgotten or hold-out, at most.
-const MEASURED_MAX: usize = 1_024;
-
-/// Steps between two looks at the divergence.
-const LOOK_STEPS: u32 = 4;
-
-/// Steps that a small set needs; found with 100 samples on two data sets.
-const STEPS_BASE: u32 = 20;
 
 impl Update for Iau {
     fn name(&self) -> &'static str {
@@ -84,165 +90,93 @@ impl Update for Iau {
 
     fn update(&self, task: &Task<'_>, watch: &dyn Watch) -> Result<Updated, UnlearningError> {
         task.check()?;
-        let earlier = task
-            .memory
-            .map(|bytes| Memory::from_bytes(task.network.spec(), bytes))
-            .transpose()
-            .map_err(UnlearningError::Memory)?;
-        let descent = self.descend(task, earlier.as_ref(), watch)?;
-        let network = descent.network;
+        let expected = Counterfactual::of(task, self.own_share);
+        let all: Vec<usize> = (0..task.forgotten.len()).collect();
+        let excess = |network| expected.excess(&all, &log_probabilities(network, task.forgotten));
+        let (network, lowered) = self.descend(task, &expected, watch)?;
         if !network.parameters().is_finite() {
             return Err(UnlearningError::NotFinite);
         }
-        let mut memory = Memory::of(&network, task.forgotten, task.seed);
-        if let Some(earlier) = &earlier {
-            memory.add(earlier);
-        }
         Ok(Updated {
-            network,
-            memory: Some(memory.to_bytes()),
             details: json!({
-                "steps": descent.steps,
-                "stopped": descent.stopped,
-                "forgotten_divergence_before": descent.before,
-                "forgotten_divergence_after": descent.after,
-                "holdout_divergence": descent.goal,
-                "loss": descent.loss,
+                "steps": self.steps(all.len()),
+                "confidence_in_excess_before": excess(task.network),
+                "confidence_in_excess_after": excess(&network),
+                "targets_lowered_by": lowered,
             }),
+            network,
         })
     }
-}
-
-struct Descent {
-    network: Network,
-    steps: u32,
-    stopped: &'static str,
-    /// Mean KL of the forgotten rows' targets to the network, in nats.
-    before: Option<f64>,
-    after: Option<f64>,
-    /// The same on the hold-out set before the update: what two honest networks differ by.
-    goal: Option<f64>,
-    /// Of the last step.
-    loss: Option<f64>,
 }
 
 impl Iau {
     /// # Errors
     /// Names the first parameter outside its range.
     pub fn validate(&self) -> Result<(), RangeError> {
-        let weight = |weight: f32| (0.0..=1e6).contains(&weight);
-        let (forget, memory) = (self.forget_weight, self.memory_weight);
+        let (rate, correction, own) = (self.learning_rate, self.correction, self.own_share);
         let (rows, pool) = (self.rows_per_step, self.retained_rows_max);
-        let rate = self.learning_rate;
+        let weight = self.forget_weight;
         check(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
         check(rows > 0, "rows_per_step", rows, "at least 1")?;
-        check(weight(forget), "forget_weight", forget, "0 to 1e6")?;
-        check(weight(memory), "memory_weight", memory, "0 to 1e6")?;
+        check((0.0..=1e6).contains(&weight), "forget_weight", weight, "0 to 1e6")?;
+        check((0.0..=1.0).contains(&own), "own_share", own, "0 to 1")?;
+        check((0.0..=1.0).contains(&correction), "correction", correction, "0 to 1")?;
         check(pool > 0, "retained_rows_max", pool, "at least 1")?;
         check(self.steps_max > 0, "steps_max", self.steps_max, "at least 1")
     }
 
+    /// The network after the last step, and by how much the targets were lowered in the end.
     fn descend(
         &self,
         task: &Task<'_>,
-        memory: Option<&Memory>,
+        expected: &Counterfactual,
         watch: &dyn Watch,
-    ) -> Result<Descent, UnlearningError> {
-        let device = task.device.clone().autodiff();
-        let forgotten = Measured::choose(task.forgotten, task.forgotten_out_of_fold, task);
-        let holdout = Measured::choose(task.holdout, task.holdout_out_of_fold, task);
-        let goal = (holdout.examples.len() >= HOLDOUT_MIN)
-            .then(|| holdout.divergence(task.network))
-            .flatten()
-            .filter(|goal| goal.is_finite());
-        let before = forgotten.divergence(task.network);
-        let limit = self.steps_limit(task.forgotten.len(), goal.is_some());
-        let resistance =
-            memory.map(|memory| memory.resistance(task.network, self.memory_weight, &device));
-
+    ) -> Result<(Network, f64), UnlearningError> {
+        let steps = self.steps(task.forgotten.len());
+        let size = (task.forgotten.len() as f64 / self.rows_per_step as f64).min(1.0);
+        let learning_rate = self.learning_rate * size.powf(SIZE_EXPONENT);
+        let weight = self.forget_weight * size;
         let mut recording = task.network.clone().train();
         let mut optimizer = adam();
-        let mut loss = None;
-        let mut stopped = match goal {
-            Some(_) => "the limit of steps for this many samples",
-            None => "a fixed number of steps, for want of hold-out samples",
-        };
-        let mut steps = 0;
-        while steps < limit {
+        let mut lowered = 0.0;
+        for step in 0..steps {
             if watch.is_cancelled() {
                 return Err(UnlearningError::Cancelled);
             }
-            let (value, gradients) = self.gradients(task, &recording, resistance.as_ref(), steps);
-            loss = Some(value);
-            recording = optimizer.step(self.learning_rate, recording, gradients);
-            steps += 1;
-            let (done, total) = (u64::from(steps), u64::from(limit));
+            let rows = self.draw(task, task.forgotten, step);
+            let targets = expected.log_probabilities(&rows, lowered);
+            let forgotten = batch(task, task.forgotten, &rows, &targets);
+            let retained = self.draw(task, task.retained, step);
+            let before = log_probabilities(task.network, &task.retained.select(&retained));
+            let retained = batch(task, task.retained, &retained, &before);
+
+            let (forget, predicted) = forgotten.loss_and_predictions(&recording);
+            let loss = forget.mul_scalar(weight) + retained.loss(&recording);
+            let gradients = GradientsParams::from_grads(loss.backward(), &recording);
+            let falling = learning_rate * (1.0 - f64::from(step) / f64::from(steps));
+            recording = optimizer.step(falling, recording, gradients);
+            lowered += self.correction * expected.excess(&rows, &predicted);
+            let (done, total) = (u64::from(step) + 1, u64::from(steps));
             watch.progressed(&Progress { stage: "unlearning".to_owned(), done, total });
-            let look = steps >= self.steps_min && steps.is_multiple_of(LOOK_STEPS);
-            if let Some(goal) = goal.filter(|_| look)
-                && forgotten.divergence(&recording.valid()).is_some_and(|now| now <= goal)
-            {
-                stopped = "the forgotten samples diverge no more than hold-out samples";
-                break;
-            }
         }
-        let network = recording.valid();
-        let after = forgotten.divergence(&network);
-        Ok(Descent { network, steps, stopped, before, after, goal, loss })
+        Ok((recording.valid(), lowered))
     }
 
-    /// The loss of one step and its gradients.
-    fn gradients(
-        &self,
-        task: &Task<'_>,
-        recording: &Network,
-        resistance: Option<&Resistance>,
-        step: u32,
-    ) -> (f64, GradientsParams) {
-        let batch = |examples: &Examples, targets: &[f32]| {
-            let purpose = Purpose::Step(step);
-            let rows = chosen(task.seed, purpose, &examples.ordinals, self.rows_per_step);
-            let device = task.device.clone().autodiff();
-            Batch::of_log_probabilities(examples, targets, &rows, recording.classes(), &device)
-        };
-        let forget = batch(task.forgotten, task.forgotten_out_of_fold).loss(recording);
-        let retain = batch(task.retained, task.retained_anchor).loss(recording);
-        let mut loss = forget.mul_scalar(self.forget_weight) + retain;
-        if let Some(penalty) = resistance.and_then(|resistance| resistance.penalty(recording)) {
-            loss = loss + penalty;
-        }
-        (scalar(&loss), GradientsParams::from_grads(loss.backward(), recording))
+    fn draw(&self, task: &Task<'_>, examples: &Examples, step: u32) -> Vec<usize> {
+        chosen(task.seed, Purpose::Step(step), &examples.ordinals, self.rows_per_step)
     }
 
-    /// Steps at most for `samples` to forget: more samples need more of them. `measured` says
-    /// whether the divergence can stop the update earlier.
-    fn steps_limit(&self, samples: usize, measured: bool) -> u32 {
-        let samples = u32::try_from(samples).unwrap_or(u32::MAX);
-        let more = if measured { samples } else { samples.saturating_sub(100) };
-        STEPS_BASE.saturating_add(more).min(self.steps_max)
+    fn steps(&self, rows: usize) -> u32 {
+        let steps = (rows * self.visits as usize).div_ceil(self.rows_per_step);
+        u32::try_from(steps).unwrap_or(u32::MAX).max(self.steps_min).min(self.steps_max)
     }
 }
 
-/// Rows with their out-of-fold predictions, few enough to be looked at often.
-struct Measured {
-    examples: Examples,
-    targets: Vec<f32>,
-    classes: usize,
-}
-
-impl Measured {
-    fn choose(examples: &Examples, targets: &[f32], task: &Task<'_>) -> Self {
-        let classes = task.network.classes();
-        let rows = chosen(task.seed, Purpose::Measure, &examples.ordinals, MEASURED_MAX);
-        let targets = rows.iter().flat_map(|row| &targets[row * classes..][..classes]).copied();
-        Self { targets: targets.collect(), examples: examples.select(&rows), classes }
-    }
-
-    /// Mean `KL(target || network)` in nats; `None` without rows.
-    fn divergence(&self, network: &Network) -> Option<f64> {
-        let predicted = log_probabilities(network, &self.examples);
-        mean_divergence(&self.targets, &predicted, self.classes)
-    }
+fn batch(task: &Task<'_>, examples: &Examples, rows: &[usize], targets: &[f32]) -> Batch {
+    let all: Vec<usize> = (0..rows.len()).collect();
+    let (examples, classes) = (examples.select(rows), task.network.classes());
+    let device = task.device.clone().autodiff();
+    Batch::of_log_probabilities(&examples, targets, &all, classes, &device)
 }
 
 #[cfg(test)]
@@ -253,53 +187,56 @@ mod tests {
     use crate::domain::watch::Unwatched;
     use crate::nn::{
         fixture::devices,
-        prediction::{accuracy, mean_cross_entropy},
+        prediction::{accuracy, mean_divergence},
         weights::to_safetensors,
     };
     use crate::unlearning::fixture::World;
 
-    fn forgotten_divergence(world: &World, network: &Network) -> f64 {
+    fn excess(world: &World, network: &Network) -> f64 {
+        let rows: Vec<usize> = (0..world.forgotten.len()).collect();
         let predicted = log_probabilities(network, &world.forgotten);
-        mean_divergence(&world.forgotten_out_of_fold, &predicted, 10).unwrap()
+        Counterfactual::of(&world.task(), 0.75).excess(&rows, &predicted)
     }
 
     #[test]
-    fn stops_where_the_forgotten_look_unseen_and_keeps_the_rest() {
+    fn the_forgotten_look_unseen_and_the_rest_stays() {
         for device in devices() {
             let world = World::new(120, 60, 12, &device);
             let updated = Iau::default().update(&world.task(), &Unwatched).unwrap();
-            let (before, after) = (
-                forgotten_divergence(&world, &world.network),
-                forgotten_divergence(&world, &updated.network),
-            );
-            assert!(after < 0.9 * before, "{after} {before}");
+            let (before, after) =
+                (excess(&world, &world.network), excess(&world, &updated.network));
+            assert!(before > 0.5 && after.abs() < 0.5 * before, "{before} {after}");
             let number = |name: &str| updated.details[name].as_f64().unwrap();
-            let stopped = updated.details["stopped"].as_str().unwrap();
-            if stopped.contains("diverge") {
-                assert!(after <= number("holdout_divergence"));
-            } else {
-                assert!((number("steps") - 32.0).abs() < 0.5, "{stopped}");
-            }
-            let loss = |network: &Network| {
-                let predicted = log_probabilities(network, &world.forgotten);
-                mean_cross_entropy(&predicted, &world.forgotten.labels).unwrap()
-            };
-            assert!(loss(&updated.network) > loss(&world.network));
+            assert!((number("confidence_in_excess_before") - before).abs() < 1e-9);
+            assert!((number("confidence_in_excess_after") - after).abs() < 1e-9);
             let retained = log_probabilities(&updated.network, &world.retained);
             assert!(accuracy(&retained, &world.retained.labels).unwrap() > 0.95);
         }
     }
 
     #[test]
-    fn one_sample_and_no_holdout_take_a_fixed_number_of_steps() {
+    fn one_sample_moves_the_network_less_than_many() {
+        let drift = |forget| {
+            let world = World::new(120, 60, forget, &Device::flex());
+            let updated = Iau::default().update(&world.task(), &Unwatched).unwrap();
+            let after = log_probabilities(&updated.network, &world.holdout);
+            mean_divergence(&world.holdout_anchor, &after, 10).unwrap()
+        };
+        let (one, many) = (drift(1), drift(30));
+        assert!(one > 0.0 && one < 0.2 * many, "{one} {many}");
+    }
+
+    #[test]
+    fn more_samples_take_more_steps() {
+        let iau = Iau::default();
+        assert_eq!([1, 100, 500, 1_000_000].map(|rows| iau.steps(rows)), [40, 40, 118, 2_000]);
+    }
+
+    #[test]
+    fn does_without_a_holdout() {
         let world = World::new(60, 0, 1, &Device::flex());
         let updated = Iau::default().update(&world.task(), &Unwatched).unwrap();
-        assert_eq!(updated.details["steps"], 20);
-        assert!(updated.details["stopped"].as_str().unwrap().contains("fixed"));
-        assert!(
-            forgotten_divergence(&world, &updated.network)
-                < forgotten_divergence(&world, &world.network)
-        );
+        assert!(excess(&world, &updated.network).abs() < excess(&world, &world.network).abs());
     }
 
     #[test]
@@ -308,36 +245,10 @@ mod tests {
         let run = |seed| {
             let task = Task { seed, ..world.task() };
             let method = Iau { rows_per_step: 3, ..Iau::default() };
-            let updated = method.update(&task, &Unwatched).unwrap();
-            (to_safetensors(&updated.network), updated.memory.unwrap())
+            to_safetensors(&method.update(&task, &Unwatched).unwrap().network)
         };
         assert!(run(1) == run(1));
         assert!(run(1) != run(2));
-    }
-
-    #[test]
-    fn memory_accumulates_and_holds_the_next_update_back() {
-        let world = World::new(60, 0, 6, &Device::flex());
-        let first = Iau::default().update(&world.task(), &Unwatched).unwrap();
-        let memory = first.memory.unwrap();
-        let moved = |memory_weight, memory: Option<&[u8]>| {
-            let method = Iau { memory_weight, ..Iau::default() };
-            let task = Task { memory, ..world.task() };
-            let updated = method.update(&task, &Unwatched).unwrap();
-            let mut moved = updated.network.parameters();
-            moved.add_scaled(-1.0, &world.network.parameters());
-            (moved.norm(), updated.memory.unwrap())
-        };
-        let (free, _) = moved(0.0, Some(&memory));
-        let (held, sum) = moved(1e4, Some(&memory));
-        assert!(held < 0.8 * free, "{held} {free}");
-        let spec = world.network.spec();
-        let read = |bytes: &[u8]| Memory::from_bytes(spec, bytes).unwrap();
-        assert_ne!(read(&sum), read(&memory));
-
-        let task = Task { memory: Some(b"no memory"), ..world.task() };
-        let error = Iau::default().update(&task, &Unwatched).err().unwrap();
-        assert!(matches!(error, UnlearningError::Memory(_)));
     }
 
     #[test]

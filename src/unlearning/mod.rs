@@ -1,10 +1,10 @@
 //! Unlearning: one file per method behind one trait, what a result is measured by, and whether
 //! it may be published.
 
+pub mod counterfactual;
 pub mod evidence;
 pub mod gates;
 pub mod iau;
-pub mod memory;
 pub mod rank_test;
 pub mod reference;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use self::{iau::Iau, reference::Reference};
 use crate::domain::{examples::Examples, model::RangeError, watch::Watch};
-use crate::nn::{network::Network, weights::WeightsError};
+use crate::nn::network::Network;
 
 /// How deleted samples are forgotten.
 pub enum Method {
@@ -100,17 +100,18 @@ pub trait Update: Send + Sync {
 pub struct Task<'a> {
     /// On a plain device.
     pub network: &'a Network,
-    /// What the last update of these weights left; `None` after a training.
-    pub memory: Option<&'a [u8]>,
     pub forgotten: &'a Examples,
     /// By models that never saw the row.
     pub forgotten_out_of_fold: &'a [f32],
+    /// By the network at the end of its training, as every anchor.
+    pub forgotten_anchor: &'a [f32],
     pub retained: &'a Examples,
-    /// By the network at the end of its training.
+    pub retained_out_of_fold: &'a [f32],
     pub retained_anchor: &'a [f32],
     /// Never trained on; may be empty.
     pub holdout: &'a Examples,
     pub holdout_out_of_fold: &'a [f32],
+    pub holdout_anchor: &'a [f32],
     pub seed: u64,
     /// The network's.
     pub device: &'a Device,
@@ -119,9 +120,7 @@ pub struct Task<'a> {
 pub struct Updated {
     /// On a plain device.
     pub network: Network,
-    /// For the next update of these weights, as safetensors; holds no sample.
-    pub memory: Option<Vec<u8>>,
-    /// Steps taken, why it stopped, losses; for the record.
+    /// Steps taken, what was measured on the way; for the record.
     pub details: serde_json::Value,
 }
 
@@ -133,14 +132,12 @@ pub enum UnlearningError {
     NothingToForget,
     #[error("there are no samples left to hold the network in place; retrain instead")]
     NothingRetained,
-    #[error("{what} holds {found} numbers, but {expected} are needed")]
+    #[error("predictions for {what} hold {found} numbers, but {expected} are needed")]
     Size { what: &'static str, expected: usize, found: usize },
     #[error("{what} have shape {found:?}, but the network takes {expected:?}")]
     Shape { what: &'static str, expected: Vec<usize>, found: Vec<usize> },
     #[error("a sample has class {label}, but the network has {classes} classes, counted from 0")]
     Label { label: u32, classes: usize },
-    #[error("cannot read the memory of earlier updates")]
-    Memory(#[source] WeightsError),
     #[error("the update left the network with weights that are no numbers; retrain instead")]
     NotFinite,
 }
@@ -157,9 +154,17 @@ impl Task<'_> {
         }
         let classes = self.network.classes();
         for (what, examples, predictions) in [
-            ("the forgotten samples", self.forgotten, self.forgotten_out_of_fold),
-            ("the retained samples", self.retained, self.retained_anchor),
-            ("the hold-out samples", self.holdout, self.holdout_out_of_fold),
+            (
+                "the forgotten samples",
+                self.forgotten,
+                [self.forgotten_out_of_fold, self.forgotten_anchor],
+            ),
+            (
+                "the retained samples",
+                self.retained,
+                [self.retained_out_of_fold, self.retained_anchor],
+            ),
+            ("the hold-out samples", self.holdout, [self.holdout_out_of_fold, self.holdout_anchor]),
         ] {
             if !examples.is_empty() && examples.shape != self.network.spec().input {
                 let expected = self.network.spec().input.clone();
@@ -169,8 +174,9 @@ impl Task<'_> {
                     found: examples.shape.clone(),
                 });
             }
-            let (expected, found) = (examples.len() * classes, predictions.len());
-            if expected != found {
+            let expected = examples.len() * classes;
+            if let Some(found) = predictions.map(<[f32]>::len).into_iter().find(|n| *n != expected)
+            {
                 return Err(UnlearningError::Size { what, expected, found });
             }
             let outside = examples.labels.iter().find(|label| **label as usize >= classes);
@@ -235,7 +241,12 @@ mod tests {
         let world = World::new(40, 20, 3, &Device::flex());
         world.task().check().unwrap();
         let none = world.forgotten.select(&[]);
-        let task = Task { forgotten: &none, forgotten_out_of_fold: &[], ..world.task() };
+        let task = Task {
+            forgotten: &none,
+            forgotten_out_of_fold: &[],
+            forgotten_anchor: &[],
+            ..world.task()
+        };
         assert!(matches!(task.check(), Err(UnlearningError::NothingToForget)));
         let task = Task { retained: &none, retained_anchor: &[], ..world.task() };
         assert!(matches!(task.check(), Err(UnlearningError::NothingRetained)));

@@ -62,7 +62,6 @@ impl Update for Reference {
         }
         Ok(Updated {
             network: task.network.with_parameters(&weights),
-            memory: None,
             details: json!({
                 "steps": 1,
                 "stopped": "one step is all it takes",
@@ -142,13 +141,15 @@ mod tests {
         let holdout = forgotten.select(&[]);
         let task = Task {
             network: &before,
-            memory: None,
             forgotten_out_of_fold: &log_probabilities(&before, &forgotten),
+            forgotten_anchor: &log_probabilities(&before, &forgotten),
             forgotten: &forgotten,
+            retained_out_of_fold: &log_probabilities(&before, &retained),
             retained_anchor: &log_probabilities(&before, &retained),
             retained: &retained,
             holdout: &holdout,
             holdout_out_of_fold: &[],
+            holdout_anchor: &[],
             seed: 0,
             device,
         };

@@ -29,7 +29,6 @@ const HOLDOUT_ROWS_MAX: usize = 2_048;
 struct Batch {
     parent: Version,
     weights: Vec<u8>,
-    memory: Option<Vec<u8>>,
     forgotten: Rows,
     retained: Rows,
     holdout: Rows,
@@ -47,7 +46,6 @@ struct Rows {
 /// An update that was computed and measured, but not judged yet.
 struct Updated {
     weights: Vec<u8>,
-    memory: Option<Vec<u8>>,
     method: serde_json::Value,
     evidence: Evidence,
 }
@@ -112,10 +110,6 @@ impl Worker {
         evidence: serde_json::Value,
     ) -> Result<Option<u64>, JobError> {
         let weights = self.blobs.put(updated.weights).await?;
-        let memory = match updated.memory {
-            Some(bytes) => Some(self.blobs.put(bytes).await?),
-            None => None,
-        };
         let forgotten = updated.evidence.samples;
         let publication = Publication {
             lease: claimed.lease,
@@ -124,7 +118,7 @@ impl Worker {
                 cause: Cause::Unlearned,
                 parent_epoch: Some(parent.epoch),
                 weights,
-                memory,
+                memory: None,
                 network: parent.network.clone(),
                 encoder: parent.encoder.clone(),
                 classes: parent.classes.clone(),
@@ -150,10 +144,6 @@ impl Worker {
     ) -> Result<Batch, JobError> {
         let model_id = claimed.model.id;
         let weights = self.blobs.get(parent.weights).await?;
-        let memory = match parent.memory {
-            Some(digest) => Some(self.blobs.get(digest).await?),
-            None => None,
-        };
         let retained_max = update.retained_rows_max().unwrap_or(usize::MAX);
         let retained = self.draw(claimed, Split::Train, retained_max).await?;
         let holdout = self.draw(claimed, Split::Holdout, HOLDOUT_ROWS_MAX).await?;
@@ -161,7 +151,6 @@ impl Worker {
             .map_err(|error| JobError::Damaged(format!("encoder of {model_id}: {error}")))?;
         Ok(Batch {
             weights,
-            memory,
             forgotten: Rows::encode(&encoder, forgotten)?,
             retained: Rows::encode(&encoder, retained)?,
             holdout: Rows::encode(&encoder, holdout)?,
@@ -211,13 +200,15 @@ impl Batch {
         let network = weights::from_safetensors(&self.parent.network, &self.weights, &device)?;
         let task = Task {
             network: &network,
-            memory: self.memory.as_deref(),
             forgotten: &self.forgotten.examples,
             forgotten_out_of_fold: &self.forgotten.out_of_fold,
+            forgotten_anchor: &self.forgotten.anchor,
             retained: &self.retained.examples,
+            retained_out_of_fold: &self.retained.out_of_fold,
             retained_anchor: &self.retained.anchor,
             holdout: &self.holdout.examples,
             holdout_out_of_fold: &self.holdout.out_of_fold,
+            holdout_anchor: &self.holdout.anchor,
             seed: self.seed,
             device: &device,
         };
@@ -225,7 +216,6 @@ impl Batch {
         let evidence = evidence::measure(&task, &updated.network);
         Ok(Updated {
             weights: weights::to_safetensors(&updated.network),
-            memory: updated.memory,
             method: json!({
                 "name": update.name(),
                 "parameters": update.parameters(),
