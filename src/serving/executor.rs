@@ -1,5 +1,10 @@
 //! Computes predictions on threads of its own, so that tokio's threads never compute.
 //!
+//! A thread that becomes free takes its share of what waits for one version and computes it in one
+//! pass. There is no timer: where nothing else waits, an entry is computed at once and alone. The
+//! rows beside it may move a row's probabilities in their last bits, because matrix products of
+//! other sizes add up in another order.
+//!
 //! The queue is bounded: what does not fit is refused at once. Entries whose client has left
 //! are dropped unread, and a panic while computing fails its entry alone.
 
@@ -14,6 +19,10 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::serving::{registry::Held, version::Predict};
+
+/// Entries that are computed together at most: by then a row's share of what a pass costs is
+/// small, and more would only wait longer for each other.
+const BATCH_ENTRIES_MAX: usize = 32;
 
 /// Why a prediction was not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,6 +46,8 @@ struct Queue {
     entries: Mutex<Entries>,
     changed: Condvar,
     capacity: usize,
+    /// How many threads share what waits.
+    threads: usize,
 }
 
 #[derive(Default)]
@@ -61,14 +72,15 @@ impl Executor {
     /// # Errors
     /// When the machine gives no more threads.
     pub fn start(threads: usize, capacity: usize) -> io::Result<Self> {
-        let queue =
-            Arc::new(Queue { entries: Mutex::default(), changed: Condvar::new(), capacity });
+        let threads = threads.max(1);
+        let (entries, changed) = (Mutex::default(), Condvar::new());
+        let queue = Arc::new(Queue { entries, changed, capacity, threads });
         let mut executor = Self { queue, threads: Vec::with_capacity(threads) };
-        for number in 0..threads.max(1) {
+        for number in 0..threads {
             let queue = Arc::clone(&executor.queue);
             let thread = thread::Builder::new()
                 .name(format!("inference-{number}"))
-                .spawn(move || queue.work())?;
+                .spawn(move || computing_alone(|| queue.work()))?;
             executor.threads.push(thread);
         }
         Ok(executor)
@@ -113,6 +125,17 @@ impl Drop for Executor {
     }
 }
 
+/// Runs `work` on this thread as a pool of one: tensor operations that would spread over rayon's
+/// global pool stay here. Requests are what runs in parallel; a hop to another thread and back
+/// takes about as long as an operation on few rows.
+fn computing_alone(work: impl FnOnce()) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    if let Err(error) = &pool {
+        tracing::warn!(%error, "predictions compute on the shared pool, which is slower");
+    }
+    work();
+}
+
 impl Queue {
     fn push(&self, entry: Entry) -> Result<(), ServingError> {
         let mut entries = self.lock();
@@ -127,30 +150,32 @@ impl Queue {
             }
         }
         entries.waiting.push_back(entry);
+        drop(entries);
         self.changed.notify_one();
         Ok(())
     }
 
     fn work(&self) {
-        while let Some(Entry { network, rows, answer }) = self.pop() {
-            if answer.is_closed() {
-                continue;
-            }
-            let result = catch_unwind(AssertUnwindSafe(|| network.probabilities(rows)))
-                .map_err(|_| ServingError::Panicked);
-            // The version is given up before its answer is, so that whoever has the answer
-            // knows that nobody computes from it any more.
-            drop(network);
-            // Nobody may be waiting any more; then the answer is dropped.
-            let _ = answer.send(result);
+        while let Some(batch) = self.pop() {
+            compute(batch);
         }
     }
 
-    fn pop(&self) -> Option<Entry> {
+    /// A thread's share of what waits, all of it for one version; `None` once closed.
+    fn pop(&self) -> Option<Vec<Entry>> {
         let mut entries = self.lock();
         loop {
-            if let Some(entry) = entries.waiting.pop_front() {
-                return Some(entry);
+            if let Some(first) = entries.waiting.pop_front() {
+                let share = (entries.waiting.len() + 1).div_ceil(self.threads);
+                let mut batch = vec![first];
+                while batch.len() < share.min(BATCH_ENTRIES_MAX)
+                    && let Some(next) = entries
+                        .waiting
+                        .pop_front_if(|next| Arc::ptr_eq(&next.network, &batch[0].network))
+                {
+                    batch.push(next);
+                }
+                return Some(batch);
             }
             if entries.closed {
                 return None;
@@ -164,96 +189,53 @@ impl Queue {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    };
-
-    use futures_util::{FutureExt as _, poll};
-
-    use super::*;
-
-    struct Panics;
-
-    impl Predict for Panics {
-        fn probabilities(&self, _: Vec<f32>) -> Vec<f32> {
-            panic!("as the test wants")
-        }
-    }
-
-    struct Echo(AtomicUsize);
-
-    impl Predict for Echo {
-        fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            rows
-        }
-    }
-
-    /// Tells that it has begun, then waits to be let go.
-    struct Gate(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
-
-    impl Predict for Gate {
-        fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
-            self.0.send(()).unwrap();
-            self.1.lock().unwrap().recv().unwrap();
-            rows
-        }
-    }
-
-    fn gate() -> (Arc<Gate>, mpsc::Receiver<()>, mpsc::Sender<()>) {
-        let (begun, has_begun) = mpsc::channel();
-        let (go, let_go) = mpsc::channel();
-        (Arc::new(Gate(begun, Mutex::new(let_go))), has_begun, go)
-    }
-
-    #[tokio::test]
-    async fn a_panic_fails_its_entry_and_the_thread_lives_on() {
-        let executor = Executor::start(1, 4).unwrap();
-        let panicked = executor.predict(Arc::new(Panics), vec![1.0]).await;
-        assert_eq!(panicked, Err(ServingError::Panicked));
-        let echo = Arc::new(Echo(AtomicUsize::new(0)));
-        assert_eq!(executor.predict(echo, vec![1.0]).await, Ok(vec![1.0]));
-    }
-
-    #[tokio::test]
-    async fn a_full_queue_refuses_and_those_who_left_make_room() {
-        let executor = Executor::start(1, 1).unwrap();
-        let echo = Arc::new(Echo(AtomicUsize::new(0)));
-        let (slow, begun, go) = gate();
-        let mut first = Box::pin(executor.predict(slow, vec![1.0]));
-        assert!(poll!(&mut first).is_pending());
-        begun.recv().unwrap();
-        let mut leaver = Box::pin(executor.predict(echo.clone(), vec![2.0]));
-        assert!(poll!(&mut leaver).is_pending());
-        let refused = executor.predict(echo.clone(), vec![3.0]).now_or_never();
-        assert_eq!(refused, Some(Err(ServingError::Busy)));
-        drop(leaver);
-        let mut stayer = Box::pin(executor.predict(echo.clone(), vec![4.0]));
-        assert!(poll!(&mut stayer).is_pending());
-        go.send(()).unwrap();
-        assert_eq!(first.await, Ok(vec![1.0]));
-        assert_eq!(stayer.await, Ok(vec![4.0]));
-        assert_eq!(echo.0.load(Ordering::SeqCst), 1, "who left is not computed for");
-    }
-
-    #[tokio::test]
-    async fn closing_answers_those_who_wait() {
-        let executor = Executor::start(1, 4).unwrap();
-        let (slow, begun, go) = gate();
-        let mut running = Box::pin(executor.predict(slow.clone(), vec![1.0]));
-        assert!(poll!(&mut running).is_pending());
-        begun.recv().unwrap();
-        let mut waiting = Box::pin(executor.predict(slow.clone(), vec![2.0]));
-        assert!(poll!(&mut waiting).is_pending());
-        executor.close();
-        assert_eq!(waiting.await, Err(ServingError::ShutDown));
-        let late = executor.predict(slow, vec![3.0]).await;
-        assert_eq!(late, Err(ServingError::ShutDown));
-        go.send(()).unwrap();
-        assert_eq!(running.await, Ok(vec![1.0]));
-        drop(executor);
+/// Answers the entries of one version, those whose client still waits.
+fn compute(mut batch: Vec<Entry>) {
+    batch.retain(|entry| !entry.answer.is_closed());
+    if batch.len() > 1 {
+        compute_together(batch);
+    } else if let Some(entry) = batch.pop() {
+        compute_one(entry);
     }
 }
+
+fn compute_one(Entry { network, rows, answer }: Entry) {
+    let result = probabilities(network.as_ref(), rows);
+    // The version is given up before its answer is, so that whoever has the answer knows that
+    // nobody computes from it any more.
+    drop(network);
+    // Nobody may be waiting any more; then the answer is dropped.
+    let _ = answer.send(result);
+}
+
+fn compute_together(batch: Vec<Entry>) {
+    let network = Arc::clone(&batch[0].network);
+    let rows: Vec<f32> = batch.iter().flat_map(|entry| &entry.rows).copied().collect();
+    let values = rows.len();
+    let Ok(computed) = probabilities(network.as_ref(), rows) else {
+        // One of them made it panic; the others must not suffer for it.
+        return batch.into_iter().for_each(compute_one);
+    };
+    // Every row has as many values and as many probabilities as the next.
+    let mut from = 0;
+    let answers: Vec<_> = batch
+        .into_iter()
+        .map(|entry| {
+            let count = computed.len() * entry.rows.len() / values.max(1);
+            from += count;
+            (entry.answer, computed[from - count..from].to_vec())
+        })
+        .collect();
+    drop(network);
+    for (answer, probabilities) in answers {
+        let _ = answer.send(Ok(probabilities));
+    }
+}
+
+fn probabilities(network: &dyn Predict, rows: Vec<f32>) -> Result<Vec<f32>, ServingError> {
+    catch_unwind(AssertUnwindSafe(|| network.probabilities(rows)))
+        .map_err(|_| ServingError::Panicked)
+}
+
+#[cfg(test)]
+mod tests;

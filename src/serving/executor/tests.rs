@@ -1,0 +1,160 @@
+use std::sync::{
+    atomic::{AtomicUsize, Ordering},
+    mpsc,
+};
+
+use futures_util::{FutureExt as _, poll};
+
+use super::*;
+
+struct Panics;
+
+impl Predict for Panics {
+    fn probabilities(&self, _: Vec<f32>) -> Vec<f32> {
+        panic!("as the test wants")
+    }
+}
+
+struct Echo(AtomicUsize);
+
+impl Predict for Echo {
+    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        rows
+    }
+}
+
+/// Tells that it has begun, then waits to be let go.
+struct Gate(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+impl Predict for Gate {
+    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
+        self.0.send(()).unwrap();
+        self.1.lock().unwrap().recv().unwrap();
+        rows
+    }
+}
+
+fn gate() -> (Arc<Gate>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (begun, has_begun) = mpsc::channel();
+    let (go, let_go) = mpsc::channel();
+    (Arc::new(Gate(begun, Mutex::new(let_go))), has_begun, go)
+}
+
+#[tokio::test]
+async fn a_panic_fails_its_entry_and_the_thread_lives_on() {
+    let executor = Executor::start(1, 4).unwrap();
+    let panicked = executor.predict(Arc::new(Panics), vec![1.0]).await;
+    assert_eq!(panicked, Err(ServingError::Panicked));
+    let echo = Arc::new(Echo(AtomicUsize::new(0)));
+    assert_eq!(executor.predict(echo, vec![1.0]).await, Ok(vec![1.0]));
+}
+
+/// Gives two numbers for one, how many came with it, and remembers what came together.
+#[derive(Default)]
+struct Batched(Mutex<Vec<usize>>);
+
+impl Predict for Batched {
+    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
+        self.0.lock().unwrap().push(rows.len());
+        assert!(!rows.contains(&666.0), "as the test wants");
+        rows.iter().flat_map(|row| [*row, -row]).collect()
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_one_version_is_computed_together() {
+    let executor = Executor::start(1, 16).unwrap();
+    let (slow, begun, go) = gate();
+    let mut first = Box::pin(executor.predict(slow, vec![0.0]));
+    assert!(poll!(&mut first).is_pending());
+    begun.recv().unwrap();
+    let (one, other) = (Arc::new(Batched::default()), Arc::new(Batched::default()));
+    let wait_for = |network: &Arc<Batched>, rows: &[f32]| {
+        let mut entry = Box::pin(executor.predict(network.clone(), rows.to_vec()));
+        assert!(entry.as_mut().now_or_never().is_none());
+        entry
+    };
+    let together = [wait_for(&one, &[1.0]), wait_for(&one, &[2.0, 3.0])];
+    let apart = wait_for(&other, &[4.0]);
+    let late = wait_for(&one, &[5.0]);
+    go.send(()).unwrap();
+    let [a, b] = together;
+    assert_eq!(a.await, Ok(vec![1.0, -1.0]));
+    assert_eq!(b.await, Ok(vec![2.0, -2.0, 3.0, -3.0]));
+    assert_eq!((apart.await, late.await), (Ok(vec![4.0, -4.0]), Ok(vec![5.0, -5.0])));
+    assert_eq!(first.await, Ok(vec![0.0]));
+    assert_eq!(*one.0.lock().unwrap(), [3, 1]);
+    assert_eq!(*other.0.lock().unwrap(), [1]);
+}
+
+#[tokio::test]
+async fn a_panic_among_many_fails_its_entry_alone() {
+    let executor = Executor::start(1, 16).unwrap();
+    let (slow, begun, go) = gate();
+    let mut first = Box::pin(executor.predict(slow, vec![0.0]));
+    assert!(poll!(&mut first).is_pending());
+    begun.recv().unwrap();
+    let network = Arc::new(Batched::default());
+    let mut good = Box::pin(executor.predict(network.clone(), vec![1.0]));
+    let mut bad = Box::pin(executor.predict(network.clone(), vec![666.0]));
+    assert!(poll!(&mut good).is_pending() && poll!(&mut bad).is_pending());
+    go.send(()).unwrap();
+    assert_eq!(bad.await, Err(ServingError::Panicked));
+    assert_eq!(good.await, Ok(vec![1.0, -1.0]));
+    assert_eq!(*network.0.lock().unwrap(), [2, 1, 1]);
+    assert_eq!(first.await, Ok(vec![0.0]));
+}
+
+#[test]
+fn a_share_leaves_work_for_the_other_threads() {
+    let queue =
+        Queue { entries: Mutex::default(), changed: Condvar::new(), capacity: 100, threads: 2 };
+    let network: Arc<dyn Predict> = Arc::new(Batched::default());
+    for _ in 0..100 {
+        let (answer, _) = oneshot::channel();
+        let entry = Entry { network: network.clone(), rows: vec![0.0], answer };
+        queue.push(entry).unwrap();
+    }
+    let shares: Vec<_> = (0..6).map(|_| queue.pop().unwrap().len()).collect();
+    assert_eq!(shares, [32, 32, 18, 9, 5, 2]);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_and_those_who_left_make_room() {
+    let executor = Executor::start(1, 1).unwrap();
+    let echo = Arc::new(Echo(AtomicUsize::new(0)));
+    let (slow, begun, go) = gate();
+    let mut first = Box::pin(executor.predict(slow, vec![1.0]));
+    assert!(poll!(&mut first).is_pending());
+    begun.recv().unwrap();
+    let mut leaver = Box::pin(executor.predict(echo.clone(), vec![2.0]));
+    assert!(poll!(&mut leaver).is_pending());
+    let refused = executor.predict(echo.clone(), vec![3.0]).now_or_never();
+    assert_eq!(refused, Some(Err(ServingError::Busy)));
+    drop(leaver);
+    let mut stayer = Box::pin(executor.predict(echo.clone(), vec![4.0]));
+    assert!(poll!(&mut stayer).is_pending());
+    go.send(()).unwrap();
+    assert_eq!(first.await, Ok(vec![1.0]));
+    assert_eq!(stayer.await, Ok(vec![4.0]));
+    assert_eq!(echo.0.load(Ordering::SeqCst), 1, "who left is not computed for");
+}
+
+#[tokio::test]
+async fn closing_answers_those_who_wait() {
+    let executor = Executor::start(1, 4).unwrap();
+    let (slow, begun, go) = gate();
+    let mut running = Box::pin(executor.predict(slow.clone(), vec![1.0]));
+    assert!(poll!(&mut running).is_pending());
+    begun.recv().unwrap();
+    let mut waiting = Box::pin(executor.predict(slow.clone(), vec![2.0]));
+    assert!(poll!(&mut waiting).is_pending());
+    executor.close();
+    assert_eq!(waiting.await, Err(ServingError::ShutDown));
+    let late = executor.predict(slow, vec![3.0]).await;
+    assert_eq!(late, Err(ServingError::ShutDown));
+    go.send(()).unwrap();
+    assert_eq!(running.await, Ok(vec![1.0]));
+    drop(executor);
+}
