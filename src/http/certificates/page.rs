@@ -16,7 +16,7 @@ use crate::{
 const TARGETS_MAX: usize = 12;
 
 const STYLE: &str = "\
-@page{size:A4;margin:14mm}\
+@page{size:A4;margin:11mm}\
 body{font:13px/1.4 system-ui,sans-serif;color:#111;max-width:48rem;margin:1.5rem auto;padding:0 1rem}\
 h1{font-size:1.5rem;margin:0}h2{font-size:1rem;margin:1rem 0 .2rem}\
 table{border-collapse:collapse;width:100%}\
@@ -24,7 +24,7 @@ th{text-align:left;font-weight:600;width:11rem;vertical-align:top}\
 th,td{padding:.1rem .4rem .1rem 0}\
 code{font-size:.85em;overflow-wrap:anywhere}ul{margin:.2rem 0;padding-left:1.2rem}\
 .guarantee{display:inline-block;border:1px solid #111;padding:.1rem .6rem;margin:.4rem 0}\
-@media print{body{margin:0;max-width:none;font-size:11px}}";
+@media print{body{margin:0;max-width:none;font:9.5px/1.25 system-ui,sans-serif}h2{margin:.5rem 0 .1rem}}";
 
 pub fn render(certificate: &Certificate, verifier_key: &str) -> String {
     let mut page = String::new();
