@@ -45,6 +45,9 @@ pub struct VerifyArgs {
     /// An older checkpoint that you kept: the log must only have grown since.
     #[arg(long, visible_alias = "since", value_name = "FILE")]
     checkpoint: Option<PathBuf>,
+    /// The key that signed the older checkpoint, where the log has changed keys since.
+    #[arg(long, requires = "checkpoint", value_name = "KEY")]
+    checkpoint_key: Option<String>,
     /// Keep the log's checkpoint in this file, for the next time, if everything holds.
     #[arg(long, requires = "log", value_name = "FILE")]
     save: Option<PathBuf>,
@@ -57,19 +60,25 @@ impl VerifyArgs {
     /// Fails, as a process, unless every statement holds.
     pub async fn run(self) -> Result<ExitCode, CliError> {
         let older = self.checkpoint.as_deref().map(read_note).transpose()?;
+        let older_key = match (&self.checkpoint_key, &older) {
+            (Some(key), Some(older)) => Some(key_for(key, || origin_of(&older.text))?),
+            (None, _) | (_, None) => None,
+        };
+        let older = older.as_ref().map(|older| (older, older_key.as_ref()));
         let witnesses =
             self.witnesses.iter().map(|key| parse_key(key)).collect::<Result<Vec<_>, _>>()?;
         if let Some(witness) = witnesses.iter().find(|key| key.kind() != KeyKind::Witness) {
             return Err(CliError::usage(format!("{} is no witness's key", witness.name())));
         }
         let (report, checkpoint) = match (&self.file, &self.log) {
-            (Some(file), _) => (verify_file(file, &self.key, &witnesses, older.as_ref())?, None),
+            (Some(file), _) => (verify_file(file, &self.key, &witnesses, older)?, None),
             (None, Some(log)) => {
                 let log = Log::new(log, self.api_key.clone())?;
                 let note = String::from_utf8(log.get("checkpoint").await?)
                     .map_err(|_| CliError::usage("the log's checkpoint is no text"))?;
                 let key = key_for(&self.key, || origin_of(&note))?;
-                let trust = Trust { key: &key, witnesses: &witnesses, older: older.as_ref() };
+                let older = older.map(|(older, its_key)| (older, its_key.unwrap_or(&key)));
+                let trust = Trust { key: &key, witnesses: &witnesses, older };
                 (audit(&log, &note, &trust).await?, Some(note))
             }
             (None, None) => return Err(CliError::usage("name a certificate, or a log by --log")),
@@ -105,7 +114,7 @@ fn verify_file(
     path: &Path,
     key: &str,
     witnesses: &[VerifierKey],
-    older: Option<&Note>,
+    older: Option<(&Note, Option<&VerifierKey>)>,
 ) -> Result<Report, CliError> {
     let text = read(path)?;
     let is_proof = text.starts_with("c2sp.org/tlog-proof");
@@ -116,6 +125,7 @@ fn verify_file(
         let certificate: serde_json::Value = serde_json::from_str(&text).ok()?;
         origin_of(certificate["checkpoint"].as_str()?)
     })?;
+    let older = older.map(|(older, its_key)| (older, its_key.unwrap_or(&key)));
     let trust = Trust { key: &key, witnesses, older };
     if is_proof {
         Ok(certificate::verify_tlog_proof(&text, &trust))
@@ -188,7 +198,7 @@ async fn audit(log: &Log, note: &str, trust: &Trust<'_>) -> Result<Report, CliEr
     let Some(checkpoint) = certificate::open_checkpoint(note, trust, &mut report) else {
         return Ok(report);
     };
-    let older = match trust.older.map(|older| Checkpoint::open(older, trust.key)).transpose() {
+    let older = match trust.older.map(|(older, key)| Checkpoint::open(older, key)).transpose() {
         Ok(older) => older,
         Err(error) => {
             report.note("consistency", Err::<String, _>(error));

@@ -100,7 +100,7 @@ fn certify(entries: &[String], chosen: &[usize]) -> Result<Certificate, Certific
 
 fn report(certificate: &Certificate, older: Option<&Note>) -> Report {
     let key = signer().verifier_key();
-    let trust = Trust { key: &key, witnesses: &[], older };
+    let trust = Trust { key: &key, witnesses: &[], older: older.map(|older| (older, &key)) };
     verify(&serde_json::to_string(certificate).unwrap(), &trust)
 }
 
@@ -140,6 +140,36 @@ fn an_older_checkpoint_must_lie_before() {
     assert_eq!(failures(&report(&certificate, Some(&older(&story[..4])))), ["consistency"]);
     let forked = story.iter().rev().cloned().collect::<Vec<_>>();
     assert_eq!(failures(&report(&certificate, Some(&older(&forked)))), ["consistency"]);
+}
+
+#[test]
+fn a_checkpoint_of_before_a_change_of_keys_is_opened_with_its_key() {
+    let certificate = certify(&story(), &[0, 1, 2, 3, 4, 5]).unwrap();
+    let retired = Signer::new("log.test", &[2; 32]).unwrap();
+    let mut tree = crate::audit::tree::Frontier::default();
+    for entry in &story()[..3] {
+        tree.push(leaf_hash(entry.as_bytes()));
+    }
+    let older = Checkpoint::sign(tree.size(), tree.root(), &retired);
+    let (key, before) = (signer().verifier_key(), retired.verifier_key());
+    let text = serde_json::to_string(&certificate).unwrap();
+    for (its_key, holds) in [(&before, true), (&key, false)] {
+        let trust = Trust { key: &key, witnesses: &[], older: Some((&older, its_key)) };
+        assert_eq!(verify(&text, &trust).holds(), holds);
+    }
+}
+
+#[test]
+fn what_no_field_of_ours_takes_up_is_refused() {
+    let certificate = certify(&story(), &[0, 1, 2, 3, 4, 5]).unwrap();
+    let key = signer().verifier_key();
+    let trust = Trust { key: &key, witnesses: &[], older: None };
+    let text = serde_json::to_string(&certificate).unwrap();
+    let rewritten = text.replace("accuracy\":0.875", "accuracy\":8.75e-1");
+    assert!(rewritten != text && verify(&rewritten, &trust).holds(), "the same number");
+    let more = text.replace("\"holdout_loss\":null", "\"holdout_loss\":null,\"audited\":true");
+    assert_ne!(more, text);
+    assert_eq!(failures(&verify(&more, &trust)), ["statement.version.metrics"]);
 }
 
 #[test]

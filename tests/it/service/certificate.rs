@@ -237,6 +237,11 @@ const FORGERIES: &[Forgery] = &[
         |c| c["checkpoint"] = json!(c["checkpoint"].as_str().unwrap().trim_end()),
         &["signature"],
     ),
+    (
+        "a figure of its own",
+        |c| c["statement"]["version"]["metrics"]["audited"] = json!(true),
+        &["statement.version.metrics"],
+    ),
     ("a statement of its own", |c| c["statement"]["certified"] = json!(true), &["form"]),
     ("the format", |c| c["format"] = json!("forgetd-certificate/2"), &["form"]),
 ];
