@@ -136,6 +136,38 @@ impl Encoder {
         self.floats(rows.iter())
     }
 
+    /// As [`Encoder::encode_features`] for the rows of a tensor, `[rows, width]` flattened, in
+    /// place.
+    ///
+    /// # Errors
+    /// When they are no whole number of rows of a tensor, or hold NaN or infinity.
+    pub fn encode_tensor(&self, mut values: Vec<f32>) -> Result<Vec<f32>, EncodingError> {
+        let width: usize = self.input_shape().iter().product();
+        let InputEncoding::Tensor(schema) = &self.input else {
+            let (expected, found) = (format!("{width} columns"), "a tensor".into());
+            return Err(EncodingError::Form { row: 0, expected, found });
+        };
+        let row = values.len().checked_div(width).unwrap_or(0);
+        if row * width != values.len() {
+            check_length(row, values.len() - row * width, schema)?;
+        }
+        let at_fault = |values: &[f32]| values.iter().position(|number| !number.is_finite());
+        // Looking at all of them takes vector instructions, looking for the first does not.
+        if !values.iter().fold(true, |finite, number| finite & number.is_finite())
+            && let Some(at) = at_fault(&values)
+        {
+            let (row, column) = (at / width, format!("input[{}]", at % width));
+            return Err(EncodingError::NotFinite { row, column, found: values[at].into() });
+        }
+        if schema.scale != 1 {
+            let scale = schema.scale as f32;
+            for number in &mut values {
+                *number /= scale;
+            }
+        }
+        Ok(values)
+    }
+
     fn floats<'a>(
         &self,
         rows: impl ExactSizeIterator<Item = &'a Features>,

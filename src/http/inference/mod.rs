@@ -1,8 +1,10 @@
 //! Open Inference Protocol v2: health, metadata, predictions. Errors have its form,
 //! `{"error": ...}`.
 
+mod binary;
 mod request;
 mod response;
+mod tensor;
 mod values;
 
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use self::{
-    request::InferenceRequest,
+    request::{InferenceRequest, Rows},
     response::{InferenceResponse, ModelMetadata},
 };
 use crate::{
@@ -35,6 +37,10 @@ use crate::{
 };
 
 const EPOCH: HeaderName = HeaderName::from_static("forgetd-epoch");
+
+/// What a request's tensors may come as.
+const MEDIA_TYPES: &str =
+    "application/json, or application/octet-stream with Inference-Header-Content-Length";
 
 /// An error in the protocol's form.
 #[derive(Debug, Serialize, ToSchema)]
@@ -58,8 +64,9 @@ pub fn error_form(problem: &Problem, headers: &HeaderMap) -> Response {
 pub struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    /// Extensions of the protocol; none.
-    extensions: [&'static str; 0],
+    /// Extensions of the protocol.
+    #[schema(inline, value_type = [String])]
+    extensions: [&'static str; 1],
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -89,6 +96,16 @@ pub struct EpochPath {
     epoch: String,
 }
 
+/// For the description alone; see `binary.rs`.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "headers are read where the body is")]
+pub struct JsonLength {
+    /// Length of the JSON object in bytes, where binary tensors follow it in the body.
+    #[param(rename = "Inference-Header-Content-Length")]
+    inference_header_content_length: Option<u64>,
+}
+
 /// Names the service and its version.
 #[utoipa::path(
     get, path = "/v2", tag = "inference", operation_id = "read_server",
@@ -99,7 +116,7 @@ pub async fn server(_: Caller<Predicting>) -> Answer<ServerMetadata> {
     Answer(ServerMetadata {
         name: env!("CARGO_PKG_NAME"),
         version: env!("CARGO_PKG_VERSION"),
-        extensions: [],
+        extensions: [binary::EXTENSION],
     })
 }
 
@@ -212,10 +229,19 @@ pub async fn version_ready(
 /// Predicts, from the newest version. At most 1,024 rows at once.
 #[utoipa::path(
     post, path = "/v2/models/{model}/infer", tag = "inference", operation_id = "infer",
-    security(("bearer" = [])), params(ModelPath), request_body = InferenceRequest,
+    security(("bearer" = [])), params(ModelPath, JsonLength),
+    request_body(
+        description = "The JSON object, and after it the bytes of its binary tensors",
+        content((InferenceRequest = "application/json"), (String = "application/octet-stream"))
+    ),
     responses(
-        (status = 200, description = "Probabilities and labels", body = InferenceResponse,
-         headers(("forgetd-epoch" = u64, description = "The epoch that answered"))),
+        (status = 200, description = "Probabilities and labels",
+         content((InferenceResponse<'_> = "application/json"),
+                 (String = "application/octet-stream")),
+         headers(
+             ("forgetd-epoch" = u64, description = "The epoch that answered"),
+             ("Inference-Header-Content-Length" = u64,
+              description = "Length of the JSON object, where outputs follow it as bytes"))),
         NotServed, WithTensors, GuardedInference,
     )
 )]
@@ -236,11 +262,19 @@ pub async fn infer(
 /// Predicts, if this epoch is the one that is served.
 #[utoipa::path(
     post, path = "/v2/models/{model}/versions/{epoch}/infer", tag = "inference",
-    operation_id = "infer_version", security(("bearer" = [])), params(EpochPath),
-    request_body = InferenceRequest,
+    operation_id = "infer_version", security(("bearer" = [])), params(EpochPath, JsonLength),
+    request_body(
+        description = "The JSON object, and after it the bytes of its binary tensors",
+        content((InferenceRequest = "application/json"), (String = "application/octet-stream"))
+    ),
     responses(
-        (status = 200, description = "Probabilities and labels", body = InferenceResponse,
-         headers(("forgetd-epoch" = u64, description = "The epoch that answered"))),
+        (status = 200, description = "Probabilities and labels",
+         content((InferenceResponse<'_> = "application/json"),
+                 (String = "application/octet-stream")),
+         headers(
+             ("forgetd-epoch" = u64, description = "The epoch that answered"),
+             ("Inference-Header-Content-Length" = u64,
+              description = "Length of the JSON object, where outputs follow it as bytes"))),
         NotServed, WithTensors, GuardedInference,
     )
 )]
@@ -257,28 +291,41 @@ pub async fn infer_version(
 }
 
 async fn tensors(state: &State, request: Request) -> Result<InferenceRequest, Problem> {
-    let media_type = body::media_type(request.headers());
-    if media_type.as_deref().is_some_and(|media_type| media_type != "application/json") {
-        return Err(Problem::UnsupportedMediaType { expected: "application/json" });
+    let headers = request.headers().clone();
+    let media_type = body::media_type(&headers);
+    match media_type.as_deref() {
+        None | Some("application/json") => {}
+        Some(binary::MEDIA_TYPE) if headers.contains_key(&binary::JSON_LENGTH) => {}
+        Some(_) => return Err(Problem::UnsupportedMediaType { expected: MEDIA_TYPES }),
     }
     let bytes = body::buffered(request, state, state.limits.body_bytes).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Problem::InvalidInference(error.to_string()))
+    let (json, binary) = binary::part(&headers, &bytes)?;
+    InferenceRequest::read(json, binary).map_err(Problem::InvalidInference)
 }
 
 async fn predict(
     state: &State,
     held: Arc<Held>,
-    request: InferenceRequest,
+    mut request: InferenceRequest,
 ) -> Result<Response, Problem> {
     let outputs = request.outputs().map_err(Problem::InvalidInference)?;
-    let rows = request.rows(&held.model.schema).map_err(Problem::InvalidInference)?;
-    let rows = held
-        .encoder
-        .encode_features(&rows)
-        .map_err(|error| Problem::InvalidInference(error.to_string()))?;
+    let id = request.id.take();
+    let encoded = match request.into_rows(&held.model.schema).map_err(Problem::InvalidInference)? {
+        Rows::Tensor(values) => held.encoder.encode_tensor(values),
+        Rows::Table(rows) => held.encoder.encode_features(&rows),
+    };
+    let rows = encoded.map_err(|error| Problem::InvalidInference(error.to_string()))?;
     let probabilities = state.executor.predict(Arc::clone(&held) as _, rows).await?;
-    let answer = InferenceResponse::new(&held, request.id, probabilities, outputs);
-    let mut response = Answer(answer).into_response();
+    let (answer, binary) = InferenceResponse::new(&held, id.as_deref(), &probabilities, outputs);
+    let mut response = if binary.is_empty() {
+        Answer(answer).into_response()
+    } else {
+        let mut body = serde_json::to_vec(&answer).map_err(|error| Problem::internal(&error))?;
+        let length = HeaderValue::from(body.len());
+        body.extend(binary);
+        let media_type = HeaderValue::from_static(binary::MEDIA_TYPE);
+        ([(header::CONTENT_TYPE, media_type), (binary::JSON_LENGTH, length)], body).into_response()
+    };
     response.headers_mut().insert(EPOCH, HeaderValue::from(held.epoch));
     Ok(response)
 }

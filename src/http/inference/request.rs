@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::values::Values;
+use super::{
+    binary::{self, Parameters},
+    tensor::InputTensor,
+};
 use crate::domain::{
     features::{Cell, Features},
     schema::{Column, ColumnKind, InputSchema, TensorSchema},
 };
-
-/// Most rows in one request.
-const ROWS_MAX: u64 = 1_024;
 
 /// Name of the one input of a model over tensors.
 pub const INPUT: &str = "input";
@@ -28,10 +28,11 @@ pub struct InferenceRequest {
     #[serde(default)]
     #[schema(max_length = 256)]
     pub id: Option<String>,
-    /// Of the protocol; none is known, all are passed over.
-    #[serde(default, rename = "parameters")]
+    /// `binary_data_output`: whether outputs that do not say so themselves are to be binary. Others
+    /// are passed over.
+    #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    _parameters: Option<serde_json::Map<String, serde_json::Value>>,
+    parameters: Option<Parameters>,
     /// One for each column of the model's schema, or the one tensor named `input`.
     #[schema(min_items = 1)]
     inputs: Vec<InputTensor>,
@@ -42,25 +43,13 @@ pub struct InferenceRequest {
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct InputTensor {
-    name: String,
-    /// The first dimension counts rows: 1 to 1024.
-    #[schema(min_items = 1, max_items = 8)]
-    shape: Vec<u64>,
-    datatype: Datatype,
-    #[serde(default, rename = "parameters")]
-    #[schema(value_type = Option<Object>)]
-    _parameters: Option<serde_json::Map<String, serde_json::Value>>,
-    data: Values,
-}
-
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 pub struct RequestedOutput {
     name: OutputName,
-    #[serde(default, rename = "parameters")]
+    /// `binary_data`: whether it is to follow the answer's JSON object as bytes. Others are passed
+    /// over.
+    #[serde(default)]
     #[schema(value_type = Option<Object>)]
-    _parameters: Option<serde_json::Map<String, serde_json::Value>>,
+    parameters: Option<Parameters>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
@@ -70,74 +59,89 @@ pub enum OutputName {
     Label,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Datatype {
-    Bool,
-    Uint8,
-    Uint16,
-    Uint32,
-    Uint64,
-    Int8,
-    Int16,
-    Int32,
-    Int64,
-    Fp16,
-    Fp32,
-    Fp64,
-    /// Text.
-    Bytes,
-}
-
-/// Which outputs to send.
+/// Which outputs to send, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outputs {
-    pub probabilities: bool,
-    pub label: bool,
+    pub probabilities: Option<Form>,
+    pub label: Option<Form>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    /// As bytes after the JSON object.
+    Binary,
+}
+
+/// The samples of a request, before they are encoded.
+#[derive(Debug, PartialEq)]
+pub enum Rows {
+    /// Of a model over tensors: `[rows, width]` flattened.
+    Tensor(Vec<f32>),
+    /// Of a model over columns.
+    Table(Vec<Features>),
 }
 
 impl InferenceRequest {
+    /// Reads the JSON object, and gives its binary tensors the bytes that follow it.
+    ///
+    /// # Errors
+    /// Says what is wrong with either.
+    pub fn read(json: &[u8], binary: &[u8]) -> Result<Self, String> {
+        let mut request: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        binary::attach(&mut request.inputs, binary)?;
+        Ok(request)
+    }
+
     /// # Errors
     /// When an output is asked for twice.
     pub fn outputs(&self) -> Result<Outputs, String> {
+        let parameters = self.parameters.as_ref();
+        let of_all = parameters.and_then(|it| it.binary_data_output).unwrap_or(false);
+        let form = |binary: bool| if binary { Form::Binary } else { Form::Json };
+        let (mut probabilities, mut label) = (None, None);
         match self.outputs.as_deref() {
-            None | Some([]) => Ok(Outputs { probabilities: true, label: true }),
+            None | Some([]) => {
+                (probabilities, label) = (Some(form(of_all)), Some(form(of_all)));
+            }
             Some(requested) => {
-                let count = |name| requested.iter().filter(|output| output.name == name).count();
-                let counts = [count(OutputName::Probabilities), count(OutputName::Label)];
-                if counts.iter().any(|count| *count > 1) {
-                    return Err("an output is asked for twice".into());
+                for output in requested {
+                    let own = output.parameters.as_ref().and_then(|it| it.binary_data);
+                    let wanted = match output.name {
+                        OutputName::Probabilities => &mut probabilities,
+                        OutputName::Label => &mut label,
+                    };
+                    if wanted.replace(form(own.unwrap_or(of_all))).is_some() {
+                        return Err("an output is asked for twice".into());
+                    }
                 }
-                Ok(Outputs { probabilities: counts[0] == 1, label: counts[1] == 1 })
             }
         }
+        Ok(Outputs { probabilities, label })
     }
 
     /// The samples, as the model's schema has them.
     ///
     /// # Errors
     /// Names the input that does not fit.
-    pub fn rows(&self, schema: &InputSchema) -> Result<Vec<Features>, String> {
+    pub fn into_rows(self, schema: &InputSchema) -> Result<Rows, String> {
         match schema {
-            InputSchema::Tensor(tensor) => self.tensors(tensor),
-            InputSchema::Columns(columns) => self.table(columns),
+            InputSchema::Tensor(tensor) => self.into_tensor(tensor).map(Rows::Tensor),
+            InputSchema::Columns(columns) => self.table(columns).map(Rows::Table),
         }
     }
 
-    fn tensors(&self, schema: &TensorSchema) -> Result<Vec<Features>, String> {
-        let [input] = self.inputs.as_slice() else {
-            return Err(format!(
-                "the model has one input, `{INPUT}`, but the request has {}",
-                self.inputs.len()
-            ));
-        };
+    fn into_tensor(self, schema: &TensorSchema) -> Result<Vec<f32>, String> {
+        let [input] = <[InputTensor; 1]>::try_from(self.inputs).map_err(|inputs| {
+            format!("the model has one input, `{INPUT}`, but the request has {}", inputs.len())
+        })?;
         if input.name != INPUT {
             return Err(format!("the model's input is named `{INPUT}`, not {:?}", input.name));
         }
         let width: usize = schema.shape.iter().product();
-        let sample: Vec<u64> = schema.shape.iter().map(|side| *side as u64).collect();
         let rest = input.shape.get(1..).unwrap_or_default();
-        if rest != sample && rest != [width as u64] {
+        let is_sample = rest.iter().copied().eq(schema.shape.iter().map(|side| *side as u64));
+        if !is_sample && rest != [width as u64] {
             return Err(format!(
                 "input `{INPUT}` must have the shape [rows, {}] or [rows, {width}], not {:?}",
                 schema.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
@@ -145,20 +149,7 @@ impl InferenceRequest {
             ));
         }
         let rows = input.row_count()?;
-        let numbers = input.numbers(rows * width)?;
-        let single = |number: &f64| {
-            #[expect(clippy::cast_possible_truncation, reason = "checked to be finite below")]
-            let single = *number as f32;
-            if single.is_finite() {
-                Ok(single)
-            } else {
-                Err(format!("input `{INPUT}`: {number} is too large for single precision"))
-            }
-        };
-        numbers
-            .chunks_exact(width)
-            .map(|row| row.iter().map(single).collect::<Result<_, _>>().map(Features::Floats))
-            .collect()
+        input.into_singles(rows * width)
     }
 
     fn table(&self, columns: &[Column]) -> Result<Vec<Features>, String> {
@@ -195,92 +186,6 @@ impl InferenceRequest {
         match inputs.keys().min() {
             Some(extra) => Err(format!("the model has no input {extra:?}")),
             None => Ok(table.into_iter().map(Features::Row).collect()),
-        }
-    }
-}
-
-impl InputTensor {
-    fn row_count(&self) -> Result<usize, String> {
-        match self.shape.first() {
-            Some(rows @ 1..=ROWS_MAX) => Ok(usize::try_from(*rows).unwrap_or(usize::MAX)),
-            Some(rows) => {
-                Err(format!("input {:?} has {rows} rows; a request has 1 to {ROWS_MAX}", self.name))
-            }
-            None => Err(format!("the shape of input {:?} is empty", self.name)),
-        }
-    }
-
-    fn column_count(&self) -> Result<usize, String> {
-        match self.shape.as_slice() {
-            [_] | [_, 1] => self.row_count(),
-            shape => Err(format!(
-                "input {:?} must have the shape [rows] or [rows, 1], not {shape:?}",
-                self.name
-            )),
-        }
-    }
-
-    fn numbers(&self, count: usize) -> Result<&[f64], String> {
-        let numbers = match (&self.data, self.datatype) {
-            (Values::Numbers(numbers), datatype) if datatype != Datatype::Bytes => numbers,
-            _ => {
-                return Err(format!(
-                    "input {:?} takes numbers, with a datatype such as FP32 or INT64",
-                    self.name
-                ));
-            }
-        };
-        self.check_count(count)?;
-        match numbers.iter().find(|number| !self.datatype.holds(**number)) {
-            Some(number) => {
-                Err(format!("input {:?}: {number} is no finite number of its datatype", self.name))
-            }
-            None => Ok(numbers),
-        }
-    }
-
-    fn texts(&self, count: usize) -> Result<Vec<Cell>, String> {
-        match (&self.data, self.datatype) {
-            (Values::Texts(texts), Datatype::Bytes) => {
-                self.check_count(count)?;
-                Ok(texts.iter().cloned().map(Cell::Text).collect())
-            }
-            _ => Err(format!("input {:?} takes strings, with the datatype BYTES", self.name)),
-        }
-    }
-
-    fn check_count(&self, count: usize) -> Result<(), String> {
-        if self.data.len() == count {
-            Ok(())
-        } else {
-            Err(format!(
-                "input {:?} of shape {:?} needs {count} values, but has {}",
-                self.name,
-                self.shape,
-                self.data.len()
-            ))
-        }
-    }
-}
-
-impl Datatype {
-    /// Whether a number is one of this datatype; large integers are compared as doubles.
-    fn holds(self, number: f64) -> bool {
-        let whole = |low: f64, high: f64| number.fract() == 0.0 && (low..=high).contains(&number);
-        match self {
-            Self::Bool => whole(0.0, 1.0),
-            Self::Uint8 => whole(0.0, f64::from(u8::MAX)),
-            Self::Uint16 => whole(0.0, f64::from(u16::MAX)),
-            Self::Uint32 => whole(0.0, f64::from(u32::MAX)),
-            Self::Uint64 => whole(0.0, u64::MAX as f64),
-            Self::Int8 => whole(f64::from(i8::MIN), f64::from(i8::MAX)),
-            Self::Int16 => whole(f64::from(i16::MIN), f64::from(i16::MAX)),
-            Self::Int32 => whole(f64::from(i32::MIN), f64::from(i32::MAX)),
-            Self::Int64 => whole(i64::MIN as f64, i64::MAX as f64),
-            Self::Fp16 => number.abs() <= 65_504.0,
-            Self::Fp32 => number.abs() <= f64::from(f32::MAX),
-            Self::Fp64 => number.is_finite(),
-            Self::Bytes => false,
         }
     }
 }

@@ -3,7 +3,10 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::request::{INPUT, Outputs};
+use super::{
+    binary,
+    request::{Form, INPUT, Outputs},
+};
 use crate::{
     domain::{
         identity::Digest,
@@ -17,16 +20,16 @@ const PROBABILITIES: &str = "probabilities";
 const LABEL: &str = "label";
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct InferenceResponse {
-    model_name: ModelName,
+pub struct InferenceResponse<'a> {
+    model_name: &'a ModelName,
     /// The epoch that answered.
     model_version: String,
     /// As the request had it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    id: Option<String>,
+    id: Option<&'a str>,
     parameters: Parameters,
-    outputs: Vec<OutputTensor>,
+    outputs: Vec<OutputTensor<'a>>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -38,58 +41,93 @@ pub struct Parameters {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct OutputTensor {
+pub struct OutputTensor<'a> {
     /// `probabilities`, [rows, classes], or `label`, [rows].
     name: &'static str,
     datatype: &'static str,
     shape: Vec<usize>,
-    data: Data,
+    /// Of what is sent as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    parameters: Option<OutputParameters>,
+    /// Absent where the content follows the JSON object as bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    data: Option<Data<'a>>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OutputParameters {
+    /// How many bytes after the JSON object are this output's.
+    binary_data_size: usize,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub enum Data {
-    Numbers(Vec<f32>),
-    Texts(Vec<String>),
+pub enum Data<'a> {
+    Numbers(&'a [f32]),
+    Texts(Vec<&'a str>),
 }
 
-impl InferenceResponse {
-    /// `probabilities` is `[rows, classes]` flattened.
+impl<'a> InferenceResponse<'a> {
+    /// The answer, and the bytes that follow its JSON object. `probabilities` is
+    /// `[rows, classes]` flattened.
     pub fn new(
-        version: &ServedVersion,
-        id: Option<String>,
-        probabilities: Vec<f32>,
+        version: &'a ServedVersion,
+        id: Option<&'a str>,
+        probabilities: &'a [f32],
         wanted: Outputs,
-    ) -> Self {
+    ) -> (Self, Vec<u8>) {
         let classes = version.classes();
         let rows = probabilities.len() / classes.len().max(1);
-        let labels = wanted.label.then(|| OutputTensor {
-            name: LABEL,
-            datatype: "BYTES",
-            shape: vec![rows],
-            data: Data::Texts(labels(&probabilities, classes)),
-        });
-        let probabilities = wanted.probabilities.then(|| OutputTensor {
-            name: PROBABILITIES,
-            datatype: "FP32",
-            shape: vec![rows, classes.len()],
-            data: Data::Numbers(probabilities),
-        });
-        Self {
-            model_name: version.model.name.clone(),
+        let mut bytes = Vec::new();
+        let mut tensor = |name, shape: &[usize], data: Data<'a>, form| {
+            let (size, data) = match form {
+                Form::Json => (None, Some(data)),
+                Form::Binary => (Some(data.push(&mut bytes)), None),
+            };
+            let datatype = match name {
+                LABEL => "BYTES",
+                _ => "FP32",
+            };
+            let parameters = size.map(|binary_data_size| OutputParameters { binary_data_size });
+            OutputTensor { name, datatype, shape: shape.to_vec(), parameters, data }
+        };
+        let mut outputs = Vec::with_capacity(2);
+        if let Some(form) = wanted.probabilities {
+            let data = Data::Numbers(probabilities);
+            outputs.push(tensor(PROBABILITIES, &[rows, classes.len()], data, form));
+        }
+        if let Some(form) = wanted.label {
+            let data = Data::Texts(labels(probabilities, classes));
+            outputs.push(tensor(LABEL, &[rows], data, form));
+        }
+        let response = Self {
+            model_name: &version.model.name,
             model_version: version.epoch.to_string(),
             id,
             parameters: Parameters { epoch: version.epoch, weights: version.weights },
-            outputs: probabilities.into_iter().chain(labels).collect(),
+            outputs,
+        };
+        (response, bytes)
+    }
+}
+
+impl Data<'_> {
+    /// Appends the bytes; returns how many.
+    fn push(&self, bytes: &mut Vec<u8>) -> usize {
+        match self {
+            Self::Numbers(numbers) => binary::push_numbers(numbers, bytes),
+            Self::Texts(texts) => binary::push_texts(texts, bytes),
         }
     }
 }
 
 /// The most probable class of each row; the first of equals.
-fn labels(probabilities: &[f32], classes: &[String]) -> Vec<String> {
+fn labels<'a>(probabilities: &[f32], classes: &'a [String]) -> Vec<&'a str> {
     let label = |row: &[f32]| {
         let best = (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
-        classes[best].clone()
+        classes[best].as_str()
     };
     probabilities.chunks_exact(classes.len().max(1)).map(label).collect()
 }

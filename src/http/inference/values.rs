@@ -16,6 +16,8 @@ use utoipa::{
 pub enum Values {
     /// Booleans count as 0 and 1.
     Numbers(Vec<f64>),
+    /// What came as bytes of single precision.
+    Singles(Vec<f32>),
     Texts(Vec<String>),
 }
 
@@ -23,6 +25,7 @@ impl Values {
     pub fn len(&self) -> usize {
         match self {
             Self::Numbers(numbers) => numbers.len(),
+            Self::Singles(singles) => singles.len(),
             Self::Texts(texts) => texts.len(),
         }
     }
@@ -51,7 +54,9 @@ impl Flatten<'_> {
                 numbers.push(number);
                 Ok(())
             }
-            Values::Texts(_) => Err(E::custom("`data` mixes numbers and strings")),
+            Values::Singles(_) | Values::Texts(_) => {
+                Err(E::custom("`data` mixes numbers and strings"))
+            }
         }
     }
 
@@ -61,7 +66,9 @@ impl Flatten<'_> {
             Values::Numbers(numbers) if numbers.is_empty() => {
                 *self.values = Values::Texts(vec![text]);
             }
-            Values::Numbers(_) => return Err(E::custom("`data` mixes numbers and strings")),
+            Values::Numbers(_) | Values::Singles(_) => {
+                return Err(E::custom("`data` mixes numbers and strings"));
+            }
         }
         Ok(())
     }

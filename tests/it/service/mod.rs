@@ -3,6 +3,7 @@
 mod access;
 mod audit_log;
 mod bad_input;
+mod binary_tensors;
 mod certificate;
 mod command_line;
 mod drain;
