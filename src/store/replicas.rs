@@ -110,19 +110,25 @@ impl Store {
     /// contained them were left. Any process may call it, any number of times. Returns the
     /// completed requests.
     pub async fn complete_propagated(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
-        let published = reading!(self, "complete_propagated", async |tx| {
+        let reached = reading!(self, "complete_propagated", async |tx| {
             let sql = "SELECT id, model_id FROM jobs WHERE state = 'published' ORDER BY id";
             let rows = tx.query(sql).fetch_all().await?;
-            rows.iter()
-                .map(|row| Ok((row.uuid("id")?, row.uuid("model_id")?)))
-                .collect::<Result<Vec<_>, _>>()
+            let mut reached = Vec::with_capacity(rows.len());
+            for row in &rows {
+                let (job_id, model_id) = (row.uuid("id")?, row.uuid("model_id")?);
+                let epoch = needed_epoch(tx, job_id).await?;
+                if is_reached(tx, model_id, epoch, now).await? {
+                    reached.push((job_id, model_id));
+                }
+            }
+            Ok(reached)
         })?;
-        if !published.is_empty() {
+        if !reached.is_empty() {
             // What was erased must be gone from the files before anybody is told so.
             self.purge_erased().await?;
         }
         let mut completed = Vec::new();
-        for (job_id, model_id) in published {
+        for (job_id, model_id) in reached {
             let requests = writing!(self, "complete_propagated", async |tx| {
                 tx.lock_model(model_id).await?;
                 complete_batch(tx, job_id, model_id, now).await
@@ -146,25 +152,8 @@ async fn complete_batch(
         .await?;
     let Some(job) = job else { return Ok(Vec::new()) };
     let published_epoch: Option<u64> = job.count_or_none("epoch")?;
-    let excluded = tx
-        .query(
-            "SELECT MAX(excluded_from_epoch) AS epoch FROM deletion_requests WHERE batch_id = $1",
-        )
-        .bind(job_id)
-        .fetch_one()
-        .await?;
-    let needed_epoch = excluded.count_or_none::<u64>("epoch")?.unwrap_or(0);
-    let lagging = tx
-        .query(
-            "SELECT e.epoch FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
-             WHERE e.model_id = $1 AND e.epoch < $2 AND r.lease_expires_at > $3 LIMIT 1",
-        )
-        .bind(model_id)
-        .count(needed_epoch)
-        .time(dead_since(now))
-        .fetch_optional()
-        .await?;
-    if lagging.is_some() {
+    let needed_epoch = needed_epoch(tx, job_id).await?;
+    if !is_reached(tx, model_id, needed_epoch, now).await? {
         return Ok(Vec::new());
     }
     let settled = tx
@@ -213,4 +202,36 @@ async fn complete_batch(
     tx.wake();
     completed.sort_unstable();
     Ok(completed)
+}
+
+/// The first epoch without the samples of a batch; 0 where no version had them.
+async fn needed_epoch(tx: &mut Tx, job_id: Uuid) -> Result<u64, StoreError> {
+    let excluded = tx
+        .query(
+            "SELECT MAX(excluded_from_epoch) AS epoch FROM deletion_requests WHERE batch_id = $1",
+        )
+        .bind(job_id)
+        .fetch_one()
+        .await?;
+    Ok(excluded.count_or_none("epoch")?.unwrap_or(0))
+}
+
+/// Whether no live replica answers from an epoch before this one.
+async fn is_reached(
+    tx: &mut Tx,
+    model_id: Uuid,
+    epoch: u64,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let lagging = tx
+        .query(
+            "SELECT e.epoch FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
+             WHERE e.model_id = $1 AND e.epoch < $2 AND r.lease_expires_at > $3 LIMIT 1",
+        )
+        .bind(model_id)
+        .count(epoch)
+        .time(dead_since(now))
+        .fetch_optional()
+        .await?;
+    Ok(lagging.is_none())
 }
