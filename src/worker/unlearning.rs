@@ -25,6 +25,10 @@ use super::{JobError, Worker, lease::Holding, rng_of, seed_of};
 /// Hold-out rows that evidence and stopping rule see at most.
 const HOLDOUT_ROWS_MAX: usize = 2_048;
 
+/// Ordinals looked up at a time.
+const PAGE_ROWS_MIN: usize = 64;
+const PAGE_ROWS_MAX: usize = 4_096;
+
 /// What an update computes on; owned, so that it can move to the computing threads.
 struct Batch {
     parent: Version,
@@ -68,7 +72,9 @@ impl Worker {
         let Some(Method::Update(update)) = method else {
             return self.retrain(claimed, holding, Cause::Settled, None).await;
         };
-        let batch = self.load_batch(claimed, parent, forgotten, update.as_ref()).await?;
+        // On the heap: what is loaded at once makes a large future.
+        let loading = self.load_batch(claimed, parent, forgotten, update.as_ref());
+        let batch = Box::pin(loading).await?;
         holding.check()?;
 
         let (device, watch) = (self.options.device, holding.watch());
@@ -143,10 +149,12 @@ impl Worker {
         update: &dyn Update,
     ) -> Result<Batch, JobError> {
         let model_id = claimed.model.id;
-        let weights = self.blobs.get(parent.weights).await?;
         let retained_max = update.retained_rows_max().unwrap_or(usize::MAX);
-        let retained = self.draw(claimed, Split::Train, retained_max).await?;
-        let holdout = self.draw(claimed, Split::Holdout, HOLDOUT_ROWS_MAX).await?;
+        let (weights, retained, holdout) = tokio::try_join!(
+            async { Ok(self.blobs.get(parent.weights).await?) },
+            self.draw(claimed, Split::Train, retained_max),
+            self.draw(claimed, Split::Holdout, HOLDOUT_ROWS_MAX),
+        )?;
         let encoder: Encoder = serde_json::from_value(parent.encoder.clone())
             .map_err(|error| JobError::Damaged(format!("encoder of {model_id}: {error}")))?;
         Ok(Batch {
@@ -177,12 +185,17 @@ impl Worker {
             .into_iter()
             .filter_map(|ordinal| i64::try_from(ordinal).ok())
             .collect();
-        let mut rows = Vec::new();
-        for page in ordinals.chunks(4_096) {
-            rows.extend(self.store.samples_at(model_id, split, page).await?);
-            if rows.len() >= rows_max {
-                break;
-            }
+        let (mut rows, mut ordinals) = (Vec::new(), ordinals.as_slice());
+        let mut wanted = rows_max;
+        while !ordinals.is_empty() && rows.len() < rows_max {
+            let size = wanted.clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX).min(ordinals.len());
+            let (page, later) = ordinals.split_at(size);
+            let found = self.store.samples_at(model_id, split, page).await?;
+            let hits = found.len().max(1);
+            rows.extend(found);
+            ordinals = later;
+            // As many as are still missing, at the share that was found just now.
+            wanted = rows_max.saturating_sub(rows.len()).saturating_mul(size).div_ceil(hits);
         }
         rows.truncate(rows_max);
         Ok(rows)
