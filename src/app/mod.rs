@@ -8,16 +8,19 @@ pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{Router, serve::Listener};
+use axum::{
+    Router,
+    serve::{Listener, ListenerExt as _},
+};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     clock::{Clock, Ids},
@@ -177,7 +180,10 @@ impl App {
                 reload_on_hangup(certificate).map_err(AppError::Signal)?;
                 tokio::spawn(serve(listener, router, accepting.clone()))
             }
-            None => tokio::spawn(serve(listener, router, accepting.clone())),
+            None => {
+                let listener = listener.tap_io(|connection| send_at_once(connection));
+                tokio::spawn(serve(listener, router, accepting.clone()))
+            }
         };
         Ok(Self {
             address,
@@ -245,6 +251,13 @@ fn reload_on_hangup(certificate: Arc<Certificate>) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// An answer goes out at once, also where it does not fill a segment.
+fn send_at_once(connection: &TcpStream) {
+    if let Err(error) = connection.set_nodelay(true) {
+        debug!(%error, "a connection may delay small answers");
+    }
 }
 
 /// Waits for a part to end, but not for ever.

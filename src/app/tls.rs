@@ -144,6 +144,7 @@ async fn accept(
                 continue;
             }
         };
+        super::send_at_once(&stream);
         let (acceptor, sender) = (acceptor.clone(), sender.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
