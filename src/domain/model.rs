@@ -100,7 +100,7 @@ impl Default for Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Name of an unlearning method: `iau`, `iau-reference` or `retrain`.
+    /// Name of an unlearning method: `iau`, `gauss-newton`, `iau-reference` or `retrain`.
     pub method: String,
     /// An update whose hold-out accuracy falls by more than this (a share, not points) is not
     /// published; its batch is retrained instead.

@@ -84,6 +84,7 @@ impl Trained {
             retained: &retained,
             retained_out_of_fold: &chosen(&self.out_of_fold.train, &pool, classes),
             retained_anchor: &chosen(&self.anchors, &pool, classes),
+            retained_total: self.set.dataset.train.len() - request.before.len() - rows.len(),
             holdout: self.holdout(),
             holdout_out_of_fold: &self.out_of_fold.holdout,
             holdout_anchor: &self.holdout_anchors,

@@ -4,6 +4,7 @@
 //! that records them, and drops it when done.
 
 pub mod cross_fitting;
+pub mod curvature;
 pub mod device;
 pub mod gradient;
 mod layer;

@@ -7,24 +7,22 @@
 //! says of them before the update; its gradient is zero there, so that an update changes nothing
 //! but what forgetting asks for.
 
-use burn::module::Module as _;
-use burn::optim::GradientsParams;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::counterfactual::Counterfactual;
+use super::descent::descend;
 use super::{Task, UnlearningError, Update, Updated};
 use crate::domain::{
     examples::Examples,
     model::{RangeError, check},
-    watch::{Progress, Watch},
+    watch::Watch,
 };
 use crate::nn::{
     gradient::Batch,
     network::Network,
     order::{Purpose, chosen},
     prediction::log_probabilities,
-    training::adam,
 };
 
 /// A step of Adam along the gradient of
@@ -94,9 +92,6 @@ impl Update for Iau {
         let all: Vec<usize> = (0..task.forgotten.len()).collect();
         let excess = |network| expected.excess(&all, &log_probabilities(network, task.forgotten));
         let (network, lowered) = self.descend(task, &expected, watch)?;
-        if !network.parameters().is_finite() {
-            return Err(UnlearningError::NotFinite);
-        }
         Ok(Updated {
             details: json!({
                 "steps": self.steps(all.len()),
@@ -136,30 +131,20 @@ impl Iau {
         let size = (task.forgotten.len() as f64 / self.rows_per_step as f64).min(1.0);
         let learning_rate = self.learning_rate * size.powf(SIZE_EXPONENT);
         let weight = self.forget_weight * size;
-        let mut recording = task.network.clone().train();
-        let mut optimizer = adam();
+        let falling = |step| learning_rate * (1.0 - f64::from(step) / f64::from(steps));
         let mut lowered = 0.0;
-        for step in 0..steps {
-            if watch.is_cancelled() {
-                return Err(UnlearningError::Cancelled);
-            }
+        let network = descend(task, steps, falling, watch, |step, recording| {
             let rows = self.draw(task, task.forgotten, step);
             let targets = expected.log_probabilities(&rows, lowered);
             let forgotten = batch(task, task.forgotten, &rows, &targets);
             let retained = self.draw(task, task.retained, step);
             let before = log_probabilities(task.network, &task.retained.select(&retained));
             let retained = batch(task, task.retained, &retained, &before);
-
-            let (forget, predicted) = forgotten.loss_and_predictions(&recording);
-            let loss = forget.mul_scalar(weight) + retained.loss(&recording);
-            let gradients = GradientsParams::from_grads(loss.backward(), &recording);
-            let falling = learning_rate * (1.0 - f64::from(step) / f64::from(steps));
-            recording = optimizer.step(falling, recording, gradients);
+            let (forget, predicted) = forgotten.loss_and_predictions(recording);
             lowered += self.correction * expected.excess(&rows, &predicted);
-            let (done, total) = (u64::from(step) + 1, u64::from(steps));
-            watch.progressed(&Progress { stage: "unlearning".to_owned(), done, total });
-        }
-        Ok((recording.valid(), lowered))
+            forget.mul_scalar(weight) + retained.loss(recording)
+        })?;
+        Ok((network, lowered))
     }
 
     fn draw(&self, task: &Task<'_>, examples: &Examples, step: u32) -> Vec<usize> {
@@ -184,7 +169,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::domain::watch::Unwatched;
+    use crate::domain::watch::{Progress, Unwatched};
     use crate::nn::{
         fixture::devices,
         prediction::{accuracy, mean_divergence},

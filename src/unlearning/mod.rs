@@ -2,16 +2,27 @@
 //! it may be published.
 
 pub mod counterfactual;
+mod descent;
 pub mod evidence;
+pub mod fine_tune;
+pub mod fisher;
 pub mod gates;
+pub mod gauss_newton;
 pub mod iau;
+mod importance;
+pub mod influence;
+pub mod neg_grad_plus;
 pub mod rank_test;
 pub mod reference;
+pub mod ssd;
 
 use burn::tensor::Device;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use self::{iau::Iau, reference::Reference};
+use self::{
+    fine_tune::FineTune, fisher::Fisher, gauss_newton::GaussNewton, iau::Iau, influence::Influence,
+    neg_grad_plus::NegGradPlus, reference::Reference, ssd::Ssd,
+};
 use crate::domain::{examples::Examples, model::RangeError, watch::Watch};
 use crate::nn::network::Network;
 
@@ -22,8 +33,8 @@ pub enum Method {
     Update(Box<dyn Update>),
 }
 
-/// The methods that a policy can name.
-pub const NAMES: [&str; 3] = ["iau", "iau-reference", "retrain"];
+/// The methods that a policy can name; [`by_name_with`] knows others, to compare with.
+pub const NAMES: [&str; 4] = ["gauss-newton", "iau", "iau-reference", "retrain"];
 
 /// The method of that name with its default parameters; `None` when there is none.
 pub fn by_name(name: &str) -> Option<Method> {
@@ -38,18 +49,23 @@ pub fn by_name_with(
     name: &str,
     parameters: &serde_json::Map<String, serde_json::Value>,
 ) -> Result<Method, MethodError> {
-    let range = |source| MethodError::Range { method: name.to_owned(), source };
+    macro_rules! update {
+        ($method:ty) => {{
+            let method: $method = parse(name, parameters)?;
+            let range = |source| MethodError::Range { method: name.to_owned(), source };
+            method.validate().map_err(range)?;
+            Ok(Method::Update(Box::new(method)))
+        }};
+    }
     match name {
-        "iau" => {
-            let iau: Iau = parse(name, parameters)?;
-            iau.validate().map_err(range)?;
-            Ok(Method::Update(Box::new(iau)))
-        }
-        "iau-reference" => {
-            let reference: Reference = parse(name, parameters)?;
-            reference.validate().map_err(range)?;
-            Ok(Method::Update(Box::new(reference)))
-        }
+        "fine-tune" => update!(FineTune),
+        "fisher" => update!(Fisher),
+        "gauss-newton" => update!(GaussNewton),
+        "iau" => update!(Iau),
+        "iau-reference" => update!(Reference),
+        "influence-first-order" => update!(Influence),
+        "neg-grad-plus" => update!(NegGradPlus),
+        "ssd" => update!(Ssd),
         "retrain" => {
             let NoParameters {} = parse(name, parameters)?;
             Ok(Method::Retrain)
@@ -108,6 +124,8 @@ pub struct Task<'a> {
     pub retained: &'a Examples,
     pub retained_out_of_fold: &'a [f32],
     pub retained_anchor: &'a [f32],
+    /// How many rows there are of which `retained` are drawn.
+    pub retained_total: usize,
     /// Never trained on; may be empty.
     pub holdout: &'a Examples,
     pub holdout_out_of_fold: &'a [f32],
@@ -197,7 +215,8 @@ mod tests {
 
     #[test]
     fn every_name_has_its_method_and_no_other_has() {
-        for name in NAMES {
+        let compared = ["fine-tune", "fisher", "influence-first-order", "neg-grad-plus", "ssd"];
+        for name in NAMES.into_iter().chain(compared) {
             match by_name(name).unwrap() {
                 Method::Retrain => assert_eq!(name, "retrain"),
                 Method::Update(update) => {

@@ -92,7 +92,7 @@ impl Reference {
 }
 
 /// The gradient of the mean cross entropy over every row.
-fn full_gradient(
+pub(super) fn full_gradient(
     network: &Network,
     examples: &Examples,
     watch: &dyn Watch,
@@ -146,6 +146,7 @@ mod tests {
             forgotten: &forgotten,
             retained_out_of_fold: &log_probabilities(&before, &retained),
             retained_anchor: &log_probabilities(&before, &retained),
+            retained_total: retained.len(),
             retained: &retained,
             holdout: &holdout,
             holdout_out_of_fold: &[],

@@ -203,6 +203,12 @@ impl Worker {
 }
 
 impl Batch {
+    /// Of the rows that the parent was made of, those that stay.
+    fn retained_total(&self) -> usize {
+        let all = usize::try_from(self.parent.metrics.samples).unwrap_or(usize::MAX);
+        all.saturating_sub(self.forgotten.examples.len()).max(self.retained.examples.len())
+    }
+
     fn apply(
         self,
         update: &dyn Update,
@@ -219,6 +225,7 @@ impl Batch {
             retained: &self.retained.examples,
             retained_out_of_fold: &self.retained.out_of_fold,
             retained_anchor: &self.retained.anchor,
+            retained_total: self.retained_total(),
             holdout: &self.holdout.examples,
             holdout_out_of_fold: &self.holdout.out_of_fold,
             holdout_anchor: &self.holdout.anchor,
