@@ -223,6 +223,36 @@ mod tests {
         assert!(exact.drift.unwrap() > 0.0);
     }
 
+    /// Rows that were never there must not look as if they were: whatever the update, their
+    /// p-values are uniform, and the rank test of a request errs as often as it says.
+    #[test]
+    fn rows_that_were_never_trained_on_have_uniform_p_values() {
+        let world = World::new(240, 900, 10, &Device::flex());
+        let measured = |first: usize, count: usize| {
+            let unseen: Vec<usize> = (first..first + count).collect();
+            let compared: Vec<usize> = (300..900).collect();
+            let predicted = |values: &[f32], rows: &[usize]| -> Vec<f32> {
+                rows.iter().flat_map(|row| &values[row * 10..][..10]).copied().collect()
+            };
+            let (forgotten, holdout) =
+                (world.holdout.select(&unseen), world.holdout.select(&compared));
+            let task = Task {
+                forgotten: &forgotten,
+                forgotten_out_of_fold: &predicted(&world.holdout_out_of_fold, &unseen),
+                holdout: &holdout,
+                holdout_out_of_fold: &predicted(&world.holdout_out_of_fold, &compared),
+                ..world.task()
+            };
+            measure(&task, &world.network)
+        };
+        let all = measured(0, 300).p_values.unwrap();
+        assert!((0.42..0.58).contains(&all.median), "{all:?}");
+        assert!((0.015..0.095).contains(&all.below_0_05), "{all:?}");
+        let requests = (0..30).map(|request| measured(10 * request, 10).rank_test_p.unwrap());
+        let small = requests.filter(|p| *p < 0.05).count();
+        assert!(small <= 5, "{small} of 30 below 0.05");
+    }
+
     #[test]
     fn says_little_without_a_holdout() {
         let world = World::new(40, 0, 3, &Device::flex());
