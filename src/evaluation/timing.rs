@@ -66,6 +66,14 @@ pub struct Time {
     pub runs: Vec<f64>,
 }
 
+impl TimingTable {
+    /// How many times `iau-reference`'s time a method takes; `None` where that was not timed.
+    pub fn to_reference(&self, time: &Time) -> Option<f64> {
+        let reference = self.methods.iter().find(|time| time.label == "iau-reference")?;
+        Some(time.seconds / reference.seconds)
+    }
+}
+
 /// What has taken this long is not run again.
 const ENOUGH_SECONDS: f64 = 60.0;
 

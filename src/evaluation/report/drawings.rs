@@ -38,13 +38,13 @@ pub fn of(table: &Table, palette: &Palette) -> Vec<Plot> {
         plots.extend(curve(table, palette, "Membership by the loss", |row| &row.attack_curve));
         plots.extend(curve(table, palette, "Membership by LiRA", |row| &row.lira_curve));
     } else {
-        for (figure, label) in [
-            (Figure::AccuracyTest, "accuracy on test samples"),
-            (Figure::AttackAuc, "AUC of the loss attack"),
-            (Figure::DivergenceForgotten, "KL to retraining, deleted so far"),
-            (Figure::DivergenceTest, "KL to retraining, test samples"),
+        for (figure, title) in [
+            (Figure::AccuracyTest, "Drift: accT"),
+            (Figure::AttackAuc, "Drift: AUC of the loss attack"),
+            (Figure::DivergenceForgotten, "Drift: klF, of those deleted so far"),
+            (Figure::DivergenceTest, "Drift: klT"),
         ] {
-            plots.push(drift(table, palette, figure, label));
+            plots.push(drift(table, palette, figure, title));
         }
     }
     plots
@@ -98,7 +98,8 @@ fn curve(
             y: *rate,
             ..Point::default()
         });
-        let points: Vec<Point> = points.filter(|p| p.x >= least * 0.999 && p.y > 0.0).collect();
+        // Rates below the axis run along its foot.
+        let points: Vec<Point> = points.filter(|point| point.x >= least * 0.999).collect();
         let color = palette.color(&row.label);
         Some(Series { color, points, marks: false, is_joined: true })
     };
@@ -111,7 +112,7 @@ fn curve(
     })
 }
 
-fn drift(table: &Table, palette: &Palette, figure: Figure, label: &str) -> Plot {
+fn drift(table: &Table, palette: &Palette, figure: Figure, title: &str) -> Plot {
     let line = |row: &Row| {
         let point = |mean: &DriftMean| {
             let estimate: &Estimate = mean.figures.get(&figure)?;
@@ -130,9 +131,9 @@ fn drift(table: &Table, palette: &Palette, figure: Figure, label: &str) -> Plot 
         }
     };
     Plot {
-        title: "Drift over the stream".into(),
+        title: title.into(),
         x: Axis::linear("requests served"),
-        y: Axis::linear(label),
+        y: Axis::linear(""),
         series: rows(table).map(line).collect(),
         target: None,
     }

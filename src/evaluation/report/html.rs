@@ -201,7 +201,7 @@ fn write_times(
         page,
         "<h2>Time</h2>\n<p>Seconds of computing on one thread, nothing beside it, without reading \
          or gathering samples; the median of the runs, and in parentheses how many times faster \
-         than retraining. Retraining is training alone, without the cross-fitting that a \
+         than retraining, and how many times iau-reference's time (ref). Retraining is training alone, without the cross-fitting that a \
          settlement does as well.</p>\n<div class=\"wide\"><table><thead><tr><th></th>\
          <th>of</th><th>deleted</th><th>{}retrain</th>",
         swatch(0)
@@ -229,12 +229,14 @@ fn write_times(
         )?;
         for label in &labels {
             match table.methods.iter().find(|time| time.label == **label) {
-                Some(time) => write!(
-                    page,
-                    "<td>{:.3} <small>({:.1} x)</small></td>",
-                    time.seconds,
-                    table.retraining.seconds / time.seconds
-                )?,
+                Some(time) => {
+                    let faster = table.retraining.seconds / time.seconds;
+                    write!(page, "<td>{:.3} <small>({faster:.1} x", time.seconds)?;
+                    if let Some(ratio) = table.to_reference(time) {
+                        write!(page, ", {ratio:.1} ref")?;
+                    }
+                    write!(page, ")</small></td>")?;
+                }
                 None => write!(page, "<td></td>")?,
             }
         }

@@ -77,14 +77,14 @@ fn write_times(text: &mut String, timings: &[TimingTable]) -> std::fmt::Result {
         text,
         "## Time\n\nSeconds of computing on one thread, nothing beside it, without reading or \
          gathering samples; the median of the runs.\n\n\
-         | deletion | of | deleted | method | seconds | times faster than retraining |\n\
-         |---|---|---|---|---|---|"
+         | deletion | of | deleted | method | seconds | times faster than retraining | times iau-reference's |\n\
+         |---|---|---|---|---|---|---|"
     )?;
     for table in timings {
         for time in std::iter::once(&table.retraining).chain(&table.methods) {
             writeln!(
                 text,
-                "| {}, {}: {} | {} | {} | {} | {:.3} | {:.1} |",
+                "| {}, {}: {} | {} | {} | {} | {:.3} | {:.1} | {} |",
                 table.dataset,
                 table.network,
                 table.deletion,
@@ -92,7 +92,8 @@ fn write_times(text: &mut String, timings: &[TimingTable]) -> std::fmt::Result {
                 table.deleted,
                 time.label,
                 time.seconds,
-                table.retraining.seconds / time.seconds
+                table.retraining.seconds / time.seconds,
+                table.to_reference(time).map_or_else(String::new, |ratio| format!("{ratio:.1}"))
             )?;
         }
     }

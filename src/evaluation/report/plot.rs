@@ -131,7 +131,9 @@ impl Plot {
                 let width = if series.color == 0 { 3 } else { 2 };
                 chart.draw_series(LineSeries::new(points(), color.stroke_width(width)))?;
             }
-            let thin: ShapeStyle = color.mix(0.6).stroke_width(1);
+            // Those of lines lie over each other.
+            let opacity = if series.is_joined { 0.3 } else { 0.6 };
+            let thin: ShapeStyle = color.mix(opacity).stroke_width(1);
             let whiskers =
                 series.points.iter().flat_map(|point| self.whiskers(point, x_range, y_range));
             chart.draw_series(whiskers.map(|line| PathElement::new(line, thin)))?;
@@ -209,7 +211,13 @@ impl Axis {
     fn ticks(&self, (from, to): (f64, f64)) -> Vec<f64> {
         let step = match self.scale {
             Scale::Linear => round_step((to - from) / 5.0),
-            Scale::Log => 1.0,
+            Scale::Log if to - from > 2.5 => 1.0,
+            Scale::Log => {
+                let decades = (0..4_i16).map(|n| from.floor() + f64::from(n));
+                let ticks =
+                    decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|d: f64| decade + d.log10()));
+                return ticks.filter(|tick| (from - 1e-9..=to + 1e-9).contains(tick)).collect();
+            }
         };
         let first = (from / step).ceil();
         let count = 20;
