@@ -20,6 +20,11 @@ use crate::{
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const READERS_MAX: u32 = 4;
+
+/// Rows that the database's thread hands over before it waits for them to be taken: with few of
+/// them the two threads put each other to sleep all along a draw of thousands.
+const ROW_BUFFER: usize = 1_024;
+
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const TRUNCATE_ATTEMPTS: u32 = 20;
@@ -34,6 +39,7 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
     let options = options
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
+        .row_buffer_size(ROW_BUFFER)
         .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF");
     let writing = options
