@@ -1,0 +1,143 @@
+"""Forgetting: from POST to completed with the new version answering, by the ledger's size."""
+
+import json
+import math
+import sqlite3
+import statistics
+import subprocess
+import time
+import uuid
+
+import data
+from predictions import finished
+from servers import HERE, Forgetd
+
+UNSETTLED = {"settlement": {"after_requests": None, "after_age_s": None,
+                            "after_accuracy_drop": None}}
+SAMPLES_EACH = 5
+REQUESTS = 40
+
+
+def trained(bench, name, network, shape, count, policy=None):
+    service = Forgetd(bench.forgetd, bench.folder / f"forgetting-{name}")
+    with service.serve() as server:
+        server.wait("/v2/health/live")
+        server.json("POST", "/v1/models", {
+            "name": name, "network": network, "policy": {**UNSETTLED, **(policy or {})},
+            "schema": {"tensor": {"shape": shape, "scale": 255}},
+            "recipe": {"epochs": 1, "folds": 2}})
+    for split, rows in (("train", count), ("holdout", 5_000)):
+        file = bench.folder / f"{name}-{split}.ndjson"
+        data.write(file, rows, math.prod(shape), SAMPLES_EACH, split, seed=len(split))
+        service.run("ingest", "--model", name, "--file", file)
+        file.unlink()
+    return service, service.run("train", "--model", name)
+
+
+def latencies(server, name, requests, first=0):
+    """Seconds from POST to `completed`, by when the new version answers here."""
+    seconds = []
+    for person in range(first, first + requests):
+        started = time.monotonic()
+        accepted = server.json("POST", "/v1/deletion-requests",
+                               {"model": name, "subjects": [f"train-{person}"]})
+        done = finished(server, accepted["id"])
+        seconds.append(time.monotonic() - started)
+        if done["state"] != "completed":
+            raise SystemExit(f"a request ended as {done}")
+    return seconds
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]
+
+
+def speed(bench):
+    rows = ["| model | n | p50 | p99 | training again | times p50 | reference step, p50 | times p50 |",
+            "|---|---|---|---|---|---|---|---|"]
+    for name, network, shape in (
+            ("mlp", {"preset": "mlp", "hidden": [256]}, [784]),
+            ("lenet5", {"preset": "lenet5"}, [1, 28, 28])):
+        count = bench.samples
+        service, training = trained(bench, name, network, shape, count)
+        with service.serve() as server:
+            server.wait(f"/v2/models/{name}/ready")
+            latencies(server, name, 3)
+            measured = latencies(server, name, REQUESTS, 3)
+        service, _ = trained(bench, f"{name}-reference", network, shape, count,
+                             {"method": "iau-reference"})
+        with service.serve() as server:
+            server.wait(f"/v2/models/{name}-reference/ready")
+            reference = statistics.median(latencies(server, f"{name}-reference", 3))
+        p50 = statistics.median(measured)
+        rows.append(
+            f"| {name} | {count:,} | {p50 * 1e3:.0f} ms | {percentile(measured, .99) * 1e3:.0f} ms "
+            f"| {training:.1f} s | {training / p50:.0f} | {reference:.2f} s | {reference / p50:.1f} |")
+    rows += ["", "Training again is one epoch with two folds, far less than a model is usually "
+             "trained for."]
+    return rows
+
+
+def growth(bench):
+    rows = ["| n | p50 | p99 | memory of the service |", "|---|---|---|---|"]
+    for count in bench.sizes:
+        name = f"rows-{count}"
+        service, _ = trained(bench, name, {"preset": "mlp", "hidden": [64]}, [64], count)
+        with service.serve() as server:
+            server.wait(f"/v2/models/{name}/ready")
+            latencies(server, name, 3)
+            measured = latencies(server, name, REQUESTS, 3)
+            rows.append(f"| {count:,} | {statistics.median(measured) * 1e3:.0f} ms | "
+                        f"{percentile(measured, .99) * 1e3:.0f} ms | {server.memory_mb():.0f} MB |")
+    return rows
+
+
+def raw_inserts(bench, seconds=3):
+    """One durable insert per request, as fast as SQLite takes them from one writer."""
+    file = bench.folder / "raw.sqlite"
+    file.unlink(missing_ok=True)
+    database = sqlite3.connect(file, isolation_level=None)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute("CREATE TABLE requests (id BLOB PRIMARY KEY, body TEXT)")
+    started, count = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        database.execute("INSERT INTO requests VALUES (?, ?)", (uuid.uuid4().bytes, "x" * 200))
+        count += 1
+    return count / (time.monotonic() - started)
+
+
+def flood(bench):
+    seconds = 10
+    service, _ = trained(bench, "flood", {"preset": "mlp", "hidden": [64]}, [64], bench.flooded)
+    raw = raw_inserts(bench)
+    with service.serve() as server:
+        server.wait("/v2/models/flood/ready")
+        started = time.monotonic()
+        command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", HERE / "flood.lua",
+                   f"http://127.0.0.1:{server.port}/v1/deletion-requests"]
+        done = subprocess.run([str(part) for part in command], check=True, capture_output=True,
+                              text=True)
+        measured = json.loads(done.stdout.splitlines()[-1])
+        for state in ("queued", "unlearning"):
+            path = f"/v1/deletion-requests?state={state}&limit=1"
+            while server.json("GET", path)["items"]:
+                time.sleep(0.05)
+        completed = time.monotonic() - started
+        if server.json("GET", "/v1/deletion-requests?state=failed&limit=1")["items"]:
+            raise SystemExit("a request of the flood failed")
+    rate = measured["accepted"] / measured["seconds"]
+    return ["| accepted | accepted/s | raw durable inserts/s | share | all completed after |",
+            "|---|---|---|---|---|",
+            f"| {measured['accepted']:,} | {rate:,.0f} | {raw:,.0f} | {rate / raw:.0%} | "
+            f"{completed:.1f} s |", "",
+            f"32 clients for {seconds} s, each request for another person; SQLite."]
+
+
+def measure(bench):
+    return ["## Forgetting", "",
+            f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests one "
+            "after the other on an idle service, SQLite, durable writes included.", "",
+            *speed(bench), "", "### By the size of the ledger", "",
+            "Rows of 64 features.", "", *growth(bench), "",
+            "### A flood", "", *flood(bench), ""]

@@ -1,0 +1,64 @@
+"""Measures the sections that are asked for and writes the table; `scripts/bench.sh` calls it."""
+
+import argparse
+import datetime
+import os
+import pathlib
+import platform
+import re
+import subprocess
+
+import forgetting
+import ledger
+import predictions
+import start
+import training
+
+SECTIONS = {"predictions": predictions, "forgetting": forgetting, "training": training,
+            "ledger": ledger, "start": start}
+
+
+def output_of(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def heading(rounds):
+    cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    dirty = " with changes" if output_of("git", "status", "--porcelain", "--", "src") else ""
+    load = os.getloadavg()[0]
+    return ["# Performance", "",
+            "Written by `scripts/bench.sh`. Ratios within one run count; absolute figures are this "
+            "machine's.", "",
+            f"- machine: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; "
+            f"load average at the start {load:.1f}",
+            f"- date: {datetime.date.today()}",
+            f"- commit: {output_of('git', 'rev-parse', '--short', 'HEAD')}{dirty}",
+            f"- rounds: {rounds}", ""]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--forgetd", type=pathlib.Path, required=True)
+    parser.add_argument("--ceiling", type=pathlib.Path, required=True)
+    parser.add_argument("--folder", type=pathlib.Path, required=True)
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=50_000, help="n of the forgetting table")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--flooded", type=int, default=100_000, help="samples before the flood")
+    parser.add_argument("--ingested", type=int, default=1_000_000)
+    parser.add_argument("sections", nargs="*", default=[], metavar="section",
+                        help=", ".join(SECTIONS))
+    bench = parser.parse_args()
+    lines = heading(bench.rounds)
+    for name in bench.sections or SECTIONS:
+        print(f"measuring {name}", flush=True)
+        lines += SECTIONS[name].measure(bench)
+    bench.output.parent.mkdir(parents=True, exist_ok=True)
+    bench.output.write_text("\n".join(lines))
+    print(f"wrote {bench.output}")
+
+
+if __name__ == "__main__":
+    main()
