@@ -5,7 +5,7 @@
 //! epoch that anybody still holds, so that an answer in the making counts as served.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
@@ -149,13 +149,13 @@ impl Registry {
         self.current.load().is_empty()
     }
 
-    /// Forgets the models that the ledger no longer has a version of.
-    pub fn retain(&self, model_ids: &HashSet<Uuid>) {
-        if self.current.load().values().all(|held| model_ids.contains(&held.model.id)) {
+    /// Answers no more for the other models.
+    pub fn retain(&self, keeps: impl Fn(Uuid) -> bool) {
+        if self.current.load().values().all(|held| keeps(held.model.id)) {
             return;
         }
         self.current.rcu(|current| {
-            let kept = current.iter().filter(|(_, held)| model_ids.contains(&held.model.id));
+            let kept = current.iter().filter(|(_, held)| keeps(held.model.id));
             kept.map(|(name, held)| (name.clone(), Arc::clone(held))).collect::<Snapshot>()
         });
     }
@@ -305,9 +305,9 @@ mod tests {
     fn models_that_are_gone_are_forgotten() {
         let (_, registry) = leased();
         registry.publish(version(1));
-        registry.retain(&HashSet::from([version(1).model.id]));
+        registry.retain(|model_id| model_id == version(1).model.id);
         assert_eq!(answering(&registry), Ok(1));
-        registry.retain(&HashSet::new());
+        registry.retain(|_| false);
         assert_eq!(answering(&registry), Err(Unserved::NotLoaded));
         assert!(registry.is_empty() && registry.served().is_empty());
     }

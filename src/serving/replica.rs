@@ -105,15 +105,21 @@ impl Replica {
     /// Tells the ledger which epochs this replica is about to load, and returns them once they are
     /// still current after it knows: from then on a deletion that supersedes them waits for this
     /// replica before it is called completed.
+    ///
+    /// A replica whose lease has ended may have been counted as dead, and deletions completed past
+    /// it: it answers again only from what is current.
     async fn announce(&self) -> Result<HashMap<Uuid, u64>, StoreError> {
         let mut newer = self.newer().await?;
         loop {
-            self.report(&newer).await?;
-            if newer.is_empty() {
-                return Ok(newer);
-            }
-            let now_newer = self.newer().await?;
+            let start = self.tell(&newer).await?;
+            let is_fenced = self.registry.is_fenced();
+            let is_current = !is_fenced && newer.is_empty();
+            let now_newer = if is_current { HashMap::new() } else { self.newer().await? };
             if now_newer == newer {
+                if is_fenced {
+                    self.registry.retain(|model_id| !newer.contains_key(&model_id));
+                }
+                self.registry.renew_lease(start, self.lease_duration);
                 return Ok(newer);
             }
             newer = now_newer;
@@ -123,7 +129,7 @@ impl Replica {
     /// The ledger's current epoch of each model of which an older one, or none, answers here.
     async fn newer(&self) -> Result<HashMap<Uuid, u64>, StoreError> {
         let epochs = self.store.current_epochs().await?;
-        self.registry.retain(&epochs.iter().map(|(model_id, _)| *model_id).collect());
+        self.registry.retain(|model_id| epochs.iter().any(|(id, _)| *id == model_id));
         let is_newer =
             |(model_id, epoch): &(Uuid, u64)| self.registry.epoch(*model_id) < Some(*epoch);
         Ok(epochs.into_iter().filter(is_newer).collect())
@@ -159,9 +165,18 @@ impl Replica {
             .map_err(LoadError::Panicked)?
     }
 
+    /// Goes on answering, if the lease has not ended meanwhile.
+    async fn report(&self, announced: &HashMap<Uuid, u64>) -> Result<(), StoreError> {
+        let start = self.tell(announced).await?;
+        if !self.registry.is_fenced() {
+            self.registry.renew_lease(start, self.lease_duration);
+        }
+        Ok(())
+    }
+
     /// Tells the ledger what may be answered from here: of each model the oldest epoch still held,
     /// or the one that is about to be loaded where there is none yet.
-    async fn report(&self, announced: &HashMap<Uuid, u64>) -> Result<(), StoreError> {
+    async fn tell(&self, announced: &HashMap<Uuid, u64>) -> Result<ReportStart, StoreError> {
         let start = ReportStart { monotonic: self.clock.monotonic(), wall: self.clock.now() };
         let mut served = self.registry.served();
         let first = |model_id: &Uuid| served.iter().all(|it| it.model_id != *model_id);
@@ -172,8 +187,7 @@ impl Replica {
             .collect();
         served.extend(firsts);
         self.store.report_served(self.id, start.wall, self.lease_duration, &served).await?;
-        self.registry.renew_lease(start, self.lease_duration);
-        Ok(())
+        Ok(start)
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use forgetd::{clock::Clock, store::Blobs, unlearning};
+use forgetd::{
+    clock::Clock, domain::deletion::DeletionState, serving::registry::Unserved, store::Blobs,
+    unlearning,
+};
 use tokio::task::yield_now;
 
 use crate::{
-    store::{Ledger, on_both},
-    worker::{Running, model_of, replica, train},
+    store::{LEASE, Ledger, at, on_both},
+    worker::{Running, forget, model_of, replica, request_fits, train},
 };
 
-on_both!(a_replica_answers_from_nothing_that_the_ledger_does_not_know_of);
+on_both!(
+    a_replica_answers_from_nothing_that_the_ledger_does_not_know_of,
+    a_replica_that_was_counted_as_dead_answers_from_nothing_old,
+);
 
 const REPLICAS: usize = 20;
 
@@ -35,4 +41,30 @@ async fn a_replica_answers_from_nothing_that_the_ledger_does_not_know_of(ledger:
         assert_eq!(usize::try_from(known), Ok(started), "the replica answers unbeknown");
         sync.await.unwrap().unwrap();
     }
+}
+
+/// Its lease had ended, and a deletion was completed past it. The new version cannot be loaded:
+/// then nobody answers, rather than the old one.
+async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::manual(at(0)), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let model = model_of("iau", None);
+    train(ledger, &model, &clock).await;
+    let replica = replica(ledger, &blobs, &clock);
+    replica.sync().await.unwrap();
+    let answering = || replica.registry.get(&model.name).map(|held| held.epoch);
+    assert_eq!(answering(), Ok(1));
+
+    clock.advance(LEASE * 2);
+    assert_eq!(answering(), Err(Unserved::Fenced));
+    let id = forget(ledger, &model, 0, &clock).await;
+    request_fits(ledger, id, "the deletion is completed past the dead replica", |request| {
+        request.state == DeletionState::Completed
+    })
+    .await;
+    let current = ledger.store.current_version(model.id).await.unwrap().unwrap();
+    blobs.remove(current.weights).await.unwrap();
+    replica.sync().await.unwrap();
+    assert_eq!(answering(), Err(Unserved::NotLoaded));
+    worker.end().await;
 }

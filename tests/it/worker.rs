@@ -124,13 +124,13 @@ pub fn model_of(method: &str, after_accuracy_drop: Option<f64>) -> Model {
     model
 }
 
-async fn forget(ledger: &Ledger, model: &Model, number: u64, clock: &Clock) -> Uuid {
+pub async fn forget(ledger: &Ledger, model: &Model, number: u64, clock: &Clock) -> Uuid {
     let deletion = new_deletion(model, vec![sample_target(number)], clock.now());
     ledger.accept(&deletion).await;
     deletion.id
 }
 
-async fn request_fits(
+pub async fn request_fits(
     ledger: &Ledger,
     id: Uuid,
     what: &str,
@@ -167,7 +167,7 @@ impl Update for Made {
 
 fn unchanged(task: &Task<'_>) -> Updated {
     let details = serde_json::json!({});
-    Updated { network: task.network.clone(), memory: None, details }
+    Updated { network: task.network.clone(), details }
 }
 
 async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger) {
