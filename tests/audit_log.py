@@ -288,7 +288,7 @@ def check_certificate(text, key, older=None):
     targets = hashlib.sha256(canonical(request["targets"]).encode()).hexdigest()
     same("request.targets", targets, received["details"]["targets_digest"])
     same("request.samples", request["samples"], received["details"]["samples"])
-    same("request.received_at", request["received_at"], received["occurred_at"])
+    same("request.received_at", request["received_at"], received["details"]["received_at"])
     same("request.due_by", request["due_by"], received["details"]["due_by"])
     created = only(leaves, "model.created", request["model_id"])
     same("request.model", request["model"], created["details"]["name"])

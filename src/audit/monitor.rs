@@ -30,6 +30,8 @@ pub struct Monitor {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
+    /// Waits for an approval.
+    Suspended,
     Received,
     Batched,
     Completed,
@@ -144,11 +146,17 @@ impl Monitor {
                 }
                 self.step(id, &[Stage::Batched], Stage::Completed).map_err(order)?;
             }
+            (AuditKind::DeletionSuspended, Some(id), _) => {
+                self.enter(id, Stage::Suspended).map_err(order)?;
+            }
             (AuditKind::DeletionReceived, Some(id), _) => {
                 self.enter(id, Stage::Received).map_err(order)?;
             }
             (AuditKind::DeletionRejected, Some(id), _) => {
                 self.enter(id, Stage::Ended).map_err(order)?;
+            }
+            (AuditKind::DeletionRefused, Some(id), _) => {
+                self.step(id, &[Stage::Suspended], Stage::Ended).map_err(order)?;
             }
             (AuditKind::DeletionBatched, Some(id), _) => {
                 // After a failed attempt it goes into another batch.
@@ -157,7 +165,7 @@ impl Monitor {
             }
             (AuditKind::DeletionCancelled, Some(id), _) => {
                 // A request that came back from a failed batch can be cancelled too.
-                let from = [Stage::Received, Stage::Batched];
+                let from = [Stage::Suspended, Stage::Received, Stage::Batched];
                 self.step(id, &from, Stage::Ended).map_err(order)?;
             }
             (AuditKind::DeletionFailed, Some(id), _) => {
@@ -171,9 +179,11 @@ impl Monitor {
         Ok(())
     }
 
+    /// New, or approved after it was suspended.
     fn enter(&mut self, id: Uuid, stage: Stage) -> Result<(), &'static str> {
         match self.requests.insert(id, stage) {
             None => Ok(()),
+            Some(Stage::Suspended) if stage != Stage::Suspended => Ok(()),
             Some(_) => Err("the request was received before"),
         }
     }
@@ -191,7 +201,7 @@ impl Monitor {
             self.requests.values().filter(|stage| stages.contains(stage)).count() as u64
         };
         Counts {
-            open: of(&[Stage::Received, Stage::Batched]),
+            open: of(&[Stage::Suspended, Stage::Received, Stage::Batched]),
             completed: of(&[Stage::Completed]),
             ended: of(&[Stage::Ended]),
             versions: self.versions.values().map(|(epoch, _)| epoch).sum(),
@@ -236,7 +246,7 @@ mod tests {
     fn what_can_happen_passes() {
         use AuditKind::{
             DeletionBatched, DeletionCancelled, DeletionCompleted, DeletionReceived,
-            DeletionRejected, DeletionSettled,
+            DeletionRefused, DeletionRejected, DeletionSettled, DeletionSuspended,
         };
         let entries = [
             version(1, None),
@@ -247,18 +257,25 @@ mod tests {
             entry(DeletionBatched, 1, json!({})),
             entry(DeletionBatched, 1, json!({})),
             entry(DeletionCancelled, 3, json!({})),
+            entry(DeletionSuspended, 5, json!({})),
+            entry(DeletionRefused, 5, json!({})),
+            entry(DeletionSuspended, 6, json!({})),
+            entry(DeletionReceived, 6, json!({})),
+            entry(DeletionCancelled, 6, json!({})),
             version(2, Some(1)),
             entry(DeletionCompleted, 1, json!({"excluded_from_epoch": 2})),
             entry(DeletionSettled, 1, json!({})),
             r#"{"kind":"of.tomorrow"}"#.to_owned(),
         ];
         let counts = judge(&entries).unwrap();
-        assert_eq!(counts, Counts { open: 1, completed: 0, ended: 3, versions: 2, foreign: 1 });
+        assert_eq!(counts, Counts { open: 1, completed: 0, ended: 5, versions: 2, foreign: 1 });
     }
 
     #[test]
     fn what_cannot_happen_is_found() {
-        use AuditKind::{DeletionBatched, DeletionCompleted, DeletionReceived, DeletionSettled};
+        use AuditKind::{
+            DeletionBatched, DeletionCompleted, DeletionReceived, DeletionRefused, DeletionSettled,
+        };
         let received = || entry(DeletionReceived, 1, json!({}));
         let batched = || entry(DeletionBatched, 1, json!({}));
         let completed =
@@ -266,6 +283,7 @@ mod tests {
         for (entries, what) in [
             (vec![batched()], "never received"),
             (vec![received(), received()], "received before"),
+            (vec![received(), entry(DeletionRefused, 1, json!({}))], "cannot take this step"),
             (vec![version(1, None), received(), completed(1)], "cannot take this step"),
             (vec![received(), batched(), completed(1)], "never published"),
             (

@@ -144,6 +144,9 @@ struct Created {
 #[derive(Deserialize)]
 struct Received {
     due_by: Timestamp,
+    /// Earlier than the leaf where the request waited for an approval.
+    #[serde(rename = "received_at")]
+    at: Timestamp,
     samples: u64,
     targets: usize,
     targets_digest: Digest,
@@ -248,7 +251,7 @@ impl Statement {
                 id,
                 model_id,
                 model: read::<Created>(created)?.name,
-                received_at: received.occurred_at,
+                received_at: request.at,
                 due_by: request.due_by,
                 targets: targets.to_vec(),
                 samples: request.samples,
@@ -310,7 +313,9 @@ impl<'a> Story<'a> {
                 | AuditKind::BatchPublished
                 | AuditKind::VersionPublished
                 | AuditKind::WeightsRemoved => true,
-                AuditKind::DeletionReceived
+                AuditKind::DeletionSuspended
+                | AuditKind::DeletionApproved
+                | AuditKind::DeletionReceived
                 | AuditKind::DeletionBatched
                 | AuditKind::DeletionCompleted
                 | AuditKind::DeletionSettled
@@ -321,9 +326,13 @@ impl<'a> Story<'a> {
                 | AuditKind::JobFailed
                 | AuditKind::JobCancelled
                 | AuditKind::DeletionRejected
+                | AuditKind::DeletionRefused
                 | AuditKind::DeletionCancelled
                 | AuditKind::DeletionFailed
+                | AuditKind::MasterKeyAdopted
+                | AuditKind::MasterKeyRotated
                 | AuditKind::ApiKeyCreated
+                | AuditKind::ApiKeyRotated
                 | AuditKind::ApiKeyRevoked
                 | AuditKind::LogKeyAdopted => false,
             };

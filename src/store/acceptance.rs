@@ -103,26 +103,37 @@ impl Store {
                 withdraw_claims(tx, new.id).await?;
             }
             set_state(tx, new.id, state, samples, reason.as_deref()).await?;
-            let details = read_details(tx, new.id).await?;
-            let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
-            let rejected = details.targets.iter().filter(|it| it.rejection.is_some()).count();
-            let kind = match state {
-                DeletionState::Rejected => AuditKind::DeletionRejected,
-                DeletionState::Suspended => AuditKind::DeletionSuspended,
-                _ => AuditKind::DeletionReceived,
-            };
-            let facts = serde_json::json!({
-                "due_by": new.due_by,
-                "rejected": rejected,
-                "samples": samples,
-                "targets": new.targets.len(),
-                "targets_digest": targets_digest(&details.targets),
-            });
-            tx.record(new.received_at, kind, new.model_id, new.id, facts);
+            let details = record_entry(tx, new.id, new.received_at).await?;
             tx.wake();
             Ok(Acceptance::Accepted(details))
         })
     }
+}
+
+/// Records how the request entered: in the queue, set aside for an approval, or not at all.
+pub(super) async fn record_entry(
+    tx: &mut Tx,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<DeletionDetails, StoreError> {
+    let details = read_details(tx, id).await?;
+    let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
+    let request = &details.request;
+    let kind = match request.state {
+        DeletionState::Rejected => AuditKind::DeletionRejected,
+        DeletionState::Suspended => AuditKind::DeletionSuspended,
+        _ => AuditKind::DeletionReceived,
+    };
+    let facts = serde_json::json!({
+        "due_by": request.due_by,
+        "received_at": request.received_at,
+        "rejected": details.targets.iter().filter(|it| it.rejection.is_some()).count(),
+        "samples": request.samples,
+        "targets": details.targets.len(),
+        "targets_digest": targets_digest(&details.targets),
+    });
+    tx.record(now, kind, request.model_id, id, facts);
+    Ok(details)
 }
 
 /// Counts no further than the limit. Three index ranges, not one disjunction.

@@ -6,7 +6,7 @@ use crate::{
     domain::{audit::AuditKind, deletion::DeletionState, timestamp::Timestamp},
     store::{
         NewDeletion, Store, StoreError,
-        acceptance::{claim_samples, judge_targets},
+        acceptance::{claim_samples, judge_targets, record_entry},
         deletions::release_samples,
         transaction::{Tx, writing},
     },
@@ -38,8 +38,9 @@ impl Store {
             judge_targets(tx, id, model_id).await?;
             let state = if samples == 0 { DeletionState::Rejected } else { DeletionState::Queued };
             set_state(tx, id, state, samples, None).await?;
-            let details = serde_json::json!({"by": by, "samples": samples, "state": state});
+            let details = serde_json::json!({"by": by});
             tx.record(now, AuditKind::DeletionApproved, model_id, id, details);
+            record_entry(tx, id, now).await?;
             tx.wake();
             Ok(Decision::Done)
         })

@@ -49,7 +49,8 @@ fn story() -> Vec<String> {
             AuditKind::DeletionReceived,
             Some(REQUEST),
             json!({
-                "due_by": "2026-12-24T00:00:00Z", "rejected": 0, "samples": 2, "targets": 1,
+                "due_by": "2026-12-24T00:00:00Z", "received_at": "2026-11-24T00:00:00Z",
+                "rejected": 0, "samples": 2, "targets": 1,
                 "targets_digest": targets_digest(&targets()),
             }),
         ),

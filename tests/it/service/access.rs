@@ -6,7 +6,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Database, Service, field, people,
+    Database, Service,
+    certificate::{log_key, verify},
+    field, people,
     process::{Answer, answer},
 };
 
@@ -135,7 +137,9 @@ async fn keys_are_made_listed_rotated_and_revoked_over_http() {
         for bad in [
             json!({"name": "", "scopes": ["audit"]}),
             json!({"name": "x", "scopes": []}),
-            json!({"name": "x", "scopes": ["audit"], "limits": {"requests_per_minute": 0}}),
+            json!({"name": "x\u{0}", "scopes": ["audit"]}),
+            json!({"name": "x", "scopes": ["audit", "audit", "audit", "audit", "audit"]}),
+            json!({"name": "x", "scopes": ["audit"], "requests_per_minute": 0}),
         ] {
             let refused = send(&service, &admin, Method::POST, keys, &bad).await;
             assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
@@ -147,7 +151,7 @@ async fn keys_are_made_listed_rotated_and_revoked_over_http() {
 async fn a_key_that_asks_too_fast_is_told_when_to_come_back() {
     let (service, admin) = guarded(Database::Sqlite).await;
     let new = json!({
-        "name": "eager", "scopes": ["audit"], "limits": {"requests_per_minute": 12}
+        "name": "eager", "scopes": ["audit"], "requests_per_minute": 12
     });
     let made = send(&service, &admin, Method::POST, "/v1/api-keys", &new).await;
     let secret = field(&made.body, "/secret").as_str().unwrap().to_owned();
@@ -178,7 +182,7 @@ async fn a_quota_and_an_administrator_bound_what_one_key_deletes() {
         service.kill();
         service.restart().await;
         let new = json!({
-            "name": "intake", "scopes": ["delete"], "limits": {"samples_per_day": 60}
+            "name": "intake", "scopes": ["delete"], "samples_per_day": 60
         });
         let made = send(&service, &admin, Method::POST, "/v1/api-keys", &new).await;
         let intake = field(&made.body, "/secret").as_str().unwrap().to_owned();
@@ -205,6 +209,12 @@ async fn a_quota_and_an_administrator_bound_what_one_key_deletes() {
         .await;
         let again = send(&service, &admin, Method::POST, &approval, &json!({})).await;
         assert_eq!(again.status, StatusCode::CONFLICT);
+        let certificate = format!("{path}/certificate");
+        let certificate = send(&service, &admin, Method::GET, &certificate, &json!({})).await;
+        assert_eq!(certificate.status, StatusCode::OK, "{certificate:#?}");
+        let request = field(&certificate.body, "/statement/request");
+        assert_eq!(request["received_at"], suspended.body["received_at"]);
+        assert_eq!(request["samples"], 30);
 
         let refusable = forget(10..19).await;
         let refusal = refusable.body["id"].as_str().unwrap();
@@ -212,6 +222,9 @@ async fn a_quota_and_an_administrator_bound_what_one_key_deletes() {
         let refused = send(&service, &admin, Method::POST, &refusal, &json!({})).await;
         assert_eq!(refused.body["state"], "rejected", "{refused:#?}");
         assert_eq!(refused.body["targets"][0]["rejection"], "refused");
+        let (log, key) = (format!("{}/audit", service.address), log_key(&service).await);
+        let verdict = verify(&["--log", &log, "--key", &key, "--api-key", &admin]);
+        assert!(verdict.holds, "{verdict:#?}");
 
         // 30 are used, a refused request uses none.
         assert_eq!(forget(20..26).await.status, StatusCode::ACCEPTED);
