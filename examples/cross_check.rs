@@ -66,13 +66,16 @@ fn export(
     };
     let task = Task {
         network: &trained,
-        memory: None,
         forgotten_out_of_fold: &log_probabilities(&trained, &forgotten),
+        forgotten_anchor: &log_probabilities(&trained, &forgotten),
         forgotten: &forgotten,
+        retained_out_of_fold: &log_probabilities(&trained, &retained),
         retained_anchor: &log_probabilities(&trained, &retained),
+        retained_total: retained.len(),
         retained: &retained,
         holdout: &examples.select(&[]),
         holdout_out_of_fold: &[],
+        holdout_anchor: &[],
         seed: 0,
         device: &device,
     };

@@ -20,8 +20,9 @@ use forgetd::{
         model::{Model, Policy, Recipe},
         sample::{Split, StoredSample},
         schema::{InputSchema, TensorSchema},
+        sealing::MasterKey,
     },
-    http::{self, Access, Draining, Limits, State},
+    http::{self, Access, Draining, Limits, Rates, State},
     nn::{
         gradient::{Batch, mean_cross_entropy_gradient},
         network::Network,
@@ -32,7 +33,7 @@ use forgetd::{
         registry::{Registry, ReportStart},
         version::ServedVersion,
     },
-    store::Store,
+    store::{Keyring, Store},
     unlearning,
 };
 use serde_json::json;
@@ -182,9 +183,10 @@ impl Paths {
 }
 
 async fn router(url: &str) -> Router {
-    let store = Store::open(url).await.unwrap();
+    let (clock, ids) = (Clock::system(), Ids::seeded(1));
+    let keyring = Keyring::new(MasterKey::new(&[8; 32]), None, ids.clone());
+    let store = Store::open(url, keyring).await.unwrap();
     store.migrate().await.unwrap();
-    let clock = Clock::system();
     let registry = Arc::new(Registry::new(clock.clone()));
     let start = ReportStart { monotonic: clock.monotonic(), wall: clock.now() };
     registry.renew_lease(start, Duration::from_hours(24));
@@ -198,9 +200,11 @@ async fn router(url: &str) -> Router {
         registry,
         executor: Executor::start(1, 1_024).unwrap(),
         clock,
-        ids: Ids::seeded(1),
+        ids,
         service_key: Arc::new(ServiceKey::new([7; 32])),
         access: Access::Open,
+        rates: Rates::default(),
+        is_tls: false,
         limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
         methods: &unlearning::NAMES,
         metrics: None,

@@ -173,17 +173,14 @@ impl App {
         info!(%address, ?roles, device = ?config.serving.device, "started");
         let accepting = CancellationToken::new();
         let router = http::router(state);
-        let server = match &config.http.tls {
-            Some(tls) => {
-                let certificate = Certificate::load(tls)?;
-                let listener = TlsListener::start(listener, address, certificate.clone())?;
-                reload_on_hangup(certificate).map_err(AppError::Signal)?;
-                tokio::spawn(serve(listener, router, accepting.clone()))
-            }
-            None => {
-                let listener = listener.tap_io(|connection| send_at_once(connection));
-                tokio::spawn(serve(listener, router, accepting.clone()))
-            }
+        let server = if let Some(tls) = &config.http.tls {
+            let certificate = Certificate::load(tls)?;
+            let listener = TlsListener::start(listener, address, certificate.clone())?;
+            reload_on_hangup(certificate).map_err(AppError::Signal)?;
+            tokio::spawn(serve(listener, router, accepting.clone()))
+        } else {
+            let listener = listener.tap_io(|connection| send_at_once(connection));
+            tokio::spawn(serve(listener, router, accepting.clone()))
         };
         Ok(Self {
             address,

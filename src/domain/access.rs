@@ -77,8 +77,7 @@ pub struct ApiKey {
 }
 
 /// How much a key may ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct KeyLimits {
     /// Requests within a minute; each process counts its own.
     #[schema(minimum = 1, maximum = 1_000_000)]
@@ -94,10 +93,10 @@ impl KeyLimits {
     pub fn validate(&self) -> Result<(), RangeError> {
         let rate = self.requests_per_minute.unwrap_or(1);
         let range = "1 to 1000000";
-        check((1..=1_000_000).contains(&rate), "limits.requests_per_minute", rate, range)?;
+        check((1..=1_000_000).contains(&rate), "requests_per_minute", rate, range)?;
         let samples = self.samples_per_day.unwrap_or(1);
         let range = "1 to 2^53 - 1";
-        check((1..1 << 53).contains(&samples), "limits.samples_per_day", samples, range)
+        check((1..1 << 53).contains(&samples), "samples_per_day", samples, range)
     }
 }
 

@@ -39,7 +39,6 @@ impl Forgotten {
     /// Back to the trained network; the record stays.
     pub fn restart(&mut self, trained: &Trained) {
         self.network = trained.network.clone();
-        self.memory = None;
     }
 }
 

@@ -32,16 +32,22 @@ const NAME_MAX: usize = 200;
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
-    "name": "intake", "scopes": ["delete"], "limits": {"samples_per_day": 1000}
+    "name": "intake", "scopes": ["delete"], "samples_per_day": 1000
 }))]
 pub struct NewApiKey {
     /// For people: whose key it is.
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]+$")]
     name: String,
     #[schema(min_items = 1, max_items = 4)]
     scopes: Vec<Scope>,
+    /// Requests within a minute; each process counts its own.
     #[serde(default)]
-    limits: KeyLimits,
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    requests_per_minute: Option<u32>,
+    /// Samples that its deletion requests may name within 24 hours.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_991_i64)]
+    samples_per_day: Option<u64>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -49,6 +55,7 @@ pub struct ApiKeyView {
     id: Uuid,
     name: String,
     scopes: Vec<Scope>,
+    #[serde(flatten)]
     limits: KeyLimits,
     created_at: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -105,13 +112,16 @@ pub async fn create(
     Json { value: new, .. }: Json<NewApiKey>,
 ) -> Result<impl IntoResponse, Problem> {
     let invalid = |detail: String| Problem::InvalidBody { detail, spot: Spot::default() };
-    if !(1..=NAME_MAX).contains(&new.name.chars().count()) {
-        return Err(invalid(format!("`name` must be 1 to {NAME_MAX} characters")));
+    let is_name = (1..=NAME_MAX).contains(&new.name.chars().count());
+    if !is_name || new.name.chars().any(char::is_control) {
+        return Err(invalid(format!("`name` must be 1 to {NAME_MAX} printable characters")));
     }
-    if new.scopes.is_empty() {
-        return Err(invalid("`scopes` must name at least one".into()));
+    if !(1..=Scope::ALL.len()).contains(&new.scopes.len()) {
+        return Err(invalid(format!("`scopes` must name 1 to {}", Scope::ALL.len())));
     }
-    new.limits.validate().map_err(|error| invalid(error.to_string()))?;
+    let NewApiKey { requests_per_minute, samples_per_day, .. } = new;
+    let limits = KeyLimits { requests_per_minute, samples_per_day };
+    limits.validate().map_err(|error| invalid(error.to_string()))?;
     let (mut scopes, now) = (new.scopes, state.clock.now());
     scopes.sort_unstable();
     scopes.dedup();
@@ -121,7 +131,7 @@ pub async fn create(
         name: new.name,
         hash: hash_secret(&secret),
         scopes,
-        limits: new.limits,
+        limits,
         created_at: now,
         revoked_at: None,
     };

@@ -281,6 +281,7 @@ impl Problem {
             | Self::IdempotencyKeyReused
             | Self::QueueFull { .. }
             | Self::NotCancellable { .. }
+            | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }

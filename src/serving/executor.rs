@@ -20,6 +20,11 @@ use tokio::sync::oneshot;
 
 use crate::serving::{registry::Held, version::Predict};
 
+/// Fewer entries are computed one after the other. A product with several rows first lays the
+/// weights out anew, whatever the number of rows: one layer of 784 by 256 takes 11 us for one row,
+/// 54 us for two to eight and 63 us for 16 (gemm 0.19 in a release build, one core with AVX-512).
+const BATCH_ENTRIES_MIN: usize = 8;
+
 /// Entries that are computed together at most: by then a row's share of what a pass costs is
 /// small, and more would only wait longer for each other.
 const BATCH_ENTRIES_MAX: usize = 32;
@@ -167,8 +172,9 @@ impl Queue {
         loop {
             if let Some(first) = entries.waiting.pop_front() {
                 let share = (entries.waiting.len() + 1).div_ceil(self.threads);
+                let size = if share < BATCH_ENTRIES_MIN { 1 } else { share.min(BATCH_ENTRIES_MAX) };
                 let mut batch = vec![first];
-                while batch.len() < share.min(BATCH_ENTRIES_MAX)
+                while batch.len() < size
                     && let Some(next) = entries
                         .waiting
                         .pop_front_if(|next| Arc::ptr_eq(&next.network, &batch[0].network))

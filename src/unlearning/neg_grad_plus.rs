@@ -1,5 +1,5 @@
-//! `neg-grad-plus`: down the retained rows' loss and up the forgotten rows' (NegGrad+ of Kurmanji
-//! et al. 2023, arXiv 2302.09880).
+//! `neg-grad-plus`: down the retained rows' loss and up the forgotten rows' (`NegGrad+` of
+//! Kurmanji et al. 2023, arXiv 2302.09880).
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;

@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::sync::{
     atomic::{AtomicUsize, Ordering},
     mpsc,
@@ -62,29 +63,41 @@ impl Predict for Batched {
     }
 }
 
+/// An entry that waits.
+async fn waiting<'a>(
+    executor: &'a Executor,
+    network: &Arc<Batched>,
+    rows: &[f32],
+) -> Pin<Box<impl Future<Output = Result<Vec<f32>, ServingError>> + 'a>> {
+    let mut entry = Box::pin(executor.predict(network.clone(), rows.to_vec()));
+    assert!(poll!(&mut entry).is_pending());
+    entry
+}
+
 #[tokio::test]
 async fn what_waits_for_one_version_is_computed_together() {
-    let executor = Executor::start(1, 16).unwrap();
+    let executor = Executor::start(1, 32).unwrap();
     let (slow, begun, go) = gate();
     let mut first = Box::pin(executor.predict(slow, vec![0.0]));
     assert!(poll!(&mut first).is_pending());
     begun.recv().unwrap();
     let (one, other) = (Arc::new(Batched::default()), Arc::new(Batched::default()));
-    let wait_for = |network: &Arc<Batched>, rows: &[f32]| {
-        let mut entry = Box::pin(executor.predict(network.clone(), rows.to_vec()));
-        assert!(entry.as_mut().now_or_never().is_none());
-        entry
-    };
-    let together = [wait_for(&one, &[1.0]), wait_for(&one, &[2.0, 3.0])];
-    let apart = wait_for(&other, &[4.0]);
-    let late = wait_for(&one, &[5.0]);
+    let mut together = vec![waiting(&executor, &one, &[2.0, 3.0]).await];
+    for _ in 1..BATCH_ENTRIES_MIN {
+        together.push(waiting(&executor, &one, &[1.0]).await);
+    }
+    let apart = waiting(&executor, &other, &[4.0]).await;
+    let late = waiting(&executor, &one, &[5.0]).await;
     go.send(()).unwrap();
-    let [a, b] = together;
-    assert_eq!(a.await, Ok(vec![1.0, -1.0]));
-    assert_eq!(b.await, Ok(vec![2.0, -2.0, 3.0, -3.0]));
+    let mut answers = Vec::new();
+    for entry in together {
+        answers.push(entry.await.unwrap());
+    }
+    assert_eq!(answers[0], [2.0, -2.0, 3.0, -3.0]);
+    assert!(answers[1..].iter().all(|answer| *answer == [1.0, -1.0]));
     assert_eq!((apart.await, late.await), (Ok(vec![4.0, -4.0]), Ok(vec![5.0, -5.0])));
     assert_eq!(first.await, Ok(vec![0.0]));
-    assert_eq!(*one.0.lock().unwrap(), [3, 1]);
+    assert_eq!(*one.0.lock().unwrap(), [BATCH_ENTRIES_MIN + 1, 1]);
     assert_eq!(*other.0.lock().unwrap(), [1]);
 }
 
@@ -96,18 +109,23 @@ async fn a_panic_among_many_fails_its_entry_alone() {
     assert!(poll!(&mut first).is_pending());
     begun.recv().unwrap();
     let network = Arc::new(Batched::default());
-    let mut good = Box::pin(executor.predict(network.clone(), vec![1.0]));
-    let mut bad = Box::pin(executor.predict(network.clone(), vec![666.0]));
-    assert!(poll!(&mut good).is_pending() && poll!(&mut bad).is_pending());
+    let bad = waiting(&executor, &network, &[666.0]).await;
+    let mut good = Vec::new();
+    for _ in 1..BATCH_ENTRIES_MIN {
+        good.push(waiting(&executor, &network, &[1.0]).await);
+    }
     go.send(()).unwrap();
     assert_eq!(bad.await, Err(ServingError::Panicked));
-    assert_eq!(good.await, Ok(vec![1.0, -1.0]));
-    assert_eq!(*network.0.lock().unwrap(), [2, 1, 1]);
+    for entry in good {
+        assert_eq!(entry.await, Ok(vec![1.0, -1.0]));
+    }
     assert_eq!(first.await, Ok(vec![0.0]));
+    let computed = network.0.lock().unwrap();
+    assert_eq!((computed[0], computed.len()), (BATCH_ENTRIES_MIN, 1 + BATCH_ENTRIES_MIN));
 }
 
 #[test]
-fn a_share_leaves_work_for_the_other_threads() {
+fn a_share_leaves_work_for_the_other_threads_and_few_entries_go_alone() {
     let queue =
         Queue { entries: Mutex::default(), changed: Condvar::new(), capacity: 100, threads: 2 };
     let network: Arc<dyn Predict> = Arc::new(Batched::default());
@@ -117,7 +135,7 @@ fn a_share_leaves_work_for_the_other_threads() {
         queue.push(entry).unwrap();
     }
     let shares: Vec<_> = (0..6).map(|_| queue.pop().unwrap().len()).collect();
-    assert_eq!(shares, [32, 32, 18, 9, 5, 2]);
+    assert_eq!(shares, [32, 32, 18, 9, 1, 1]);
 }
 
 #[tokio::test]

@@ -18,8 +18,8 @@ mod process;
 mod replicas;
 mod residue;
 mod telemetry;
-mod witness;
 mod tls;
+mod witness;
 
 use std::time::{Duration, Instant};
 

@@ -78,7 +78,7 @@ impl Service {
     }
 
     /// Where its `PostgreSQL` is; `None` on `SQLite`.
-    pub fn database_url(&self) -> Option<&str> {
+    pub fn postgres_url(&self) -> Option<&str> {
         let is_url = |(name, _): &&(String, String)| name == "FORGETD_LEDGER__DATABASE_URL";
         self.environment.iter().find(is_url).map(|(_, url)| url.as_str())
     }
@@ -90,12 +90,8 @@ impl Service {
 
     /// Where its ledger lies.
     pub fn database_url(&self) -> String {
-        let configured =
-            self.environment.iter().find(|(key, _)| key == "FORGETD_LEDGER__DATABASE_URL");
-        configured.map_or_else(
-            || format!("sqlite://{}", self.folder().join("data/forgetd.sqlite").display()),
-            |(_, url)| url.clone(),
-        )
+        let file = self.folder().join("data/forgetd.sqlite");
+        self.postgres_url().map_or_else(|| format!("sqlite://{}", file.display()), str::to_owned)
     }
 
     /// SIGKILL: the process gets no chance to tidy up.

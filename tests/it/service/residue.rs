@@ -146,7 +146,7 @@ struct Files {
 impl Files {
     async fn of(service: &Service) -> Self {
         let (mut roots, mut without) = (vec![service.folder().to_owned()], Vec::new());
-        if let Some(url) = service.database_url() {
+        if let Some(url) = service.postgres_url() {
             let mut connection = PgConnection::connect(url).await.unwrap();
             // What lies in the server's memory goes to its files.
             connection.execute("CHECKPOINT").await.unwrap();
@@ -199,7 +199,7 @@ async fn sealed(service: &Service) -> Patterns {
          UNION ALL SELECT sealed FROM sample_predictions WHERE sample_id IN ({LAST})"
     );
     let sql = sqlx::AssertSqlSafe(sql);
-    let texts: Vec<Vec<u8>> = if let Some(url) = service.database_url() {
+    let texts: Vec<Vec<u8>> = if let Some(url) = service.postgres_url() {
         let mut connection = PgConnection::connect(url).await.unwrap();
         sqlx::query_scalar(sql).fetch_all(&mut connection).await.unwrap()
     } else {
@@ -331,7 +331,7 @@ async fn no_file_holds_a_forgotten_person() {
 /// The same patterns of somebody who never came in, unencrypted where the service's texts are.
 async fn the_search_finds_what_is_there(service: &Service, somebody: &Person) {
     let patterns = [somebody.patterns(), somebody.words()].concat();
-    if let Some(url) = service.database_url() {
+    if let Some(url) = service.postgres_url() {
         let mut connection = PgConnection::connect(url).await.unwrap();
         connection.execute("CREATE TABLE unencrypted (copy BYTEA)").await.unwrap();
         for (_, pattern) in &patterns {

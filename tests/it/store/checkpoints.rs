@@ -63,7 +63,7 @@ async fn every_checkpoint_fits_the_leaves_under_concurrent_writers_and_signers(l
     // Created, ingested, queued, published, the key; received and cancelled each time.
     assert_eq!(last.size, 5 + 8 * 20 * 2);
     let events = ledger.store.audit_events(&AuditFilter::default(), 0, 10_000).await.unwrap();
-    let notes = ledger.rows("SELECT note FROM audit_checkpoints ORDER BY size").await;
+    let notes = ledger.texts("SELECT note FROM audit_checkpoints ORDER BY size").await;
     assert!(notes.len() > 2, "only {} checkpoints were signed", notes.len());
     let mut tree = Frontier::default();
     let mut checkpoints = notes.iter().map(|note| {

@@ -116,6 +116,14 @@ impl Ledger {
         }
     }
 
+    /// The first column of every row, texts.
+    pub async fn texts(&self, sql: &'static str) -> Vec<String> {
+        match &self.raw {
+            Raw::Sqlite(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+            Raw::Postgres(pool) => sqlx::query_scalar(sql).fetch_all(pool).await.unwrap(),
+        }
+    }
+
     /// Writes past the verbs.
     pub async fn execute(&self, sql: &'static str) {
         match &self.raw {
