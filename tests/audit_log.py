@@ -249,7 +249,6 @@ def check_version(facts, leaf):
         ("parent_epoch", "parent_epoch"),
         ("weights_before", "parent_weights"),
         ("weights_after", "weights"),
-        ("memory", "memory"),
         ("method", "method"),
         ("metrics", "metrics"),
         ("forgetd", "forgetd"),

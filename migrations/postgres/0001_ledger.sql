@@ -173,7 +173,6 @@ CREATE TABLE versions (
     parent_epoch BIGINT,
     job_id UUID NOT NULL UNIQUE REFERENCES jobs (id),
     weights BYTEA NOT NULL CHECK (octet_length(weights) = 32),
-    memory BYTEA CHECK (octet_length(memory) = 32),
     network JSONB NOT NULL,
     encoder JSONB NOT NULL,
     classes JSONB NOT NULL,
@@ -186,7 +185,6 @@ CREATE TABLE versions (
     CHECK (parent_epoch = epoch - 1)
 );
 CREATE INDEX versions_weights ON versions (weights) WHERE weights_removed_at IS NULL;
-CREATE INDEX versions_memory ON versions (memory) WHERE weights_removed_at IS NULL;
 CREATE INDEX versions_kept ON versions (model_id, epoch) WHERE weights_removed_at IS NULL;
 
 CREATE TABLE deletion_samples (

@@ -171,7 +171,6 @@ CREATE TABLE versions (
     parent_epoch INTEGER,
     job_id BLOB NOT NULL UNIQUE REFERENCES jobs (id),
     weights BLOB NOT NULL CHECK (length(weights) = 32),
-    memory BLOB CHECK (length(memory) = 32),
     network TEXT NOT NULL,
     encoder TEXT NOT NULL,
     classes TEXT NOT NULL,
@@ -184,7 +183,6 @@ CREATE TABLE versions (
     CHECK (parent_epoch = epoch - 1)
 ) STRICT;
 CREATE INDEX versions_weights ON versions (weights) WHERE weights_removed_at IS NULL;
-CREATE INDEX versions_memory ON versions (memory) WHERE weights_removed_at IS NULL;
 CREATE INDEX versions_kept ON versions (model_id, epoch) WHERE weights_removed_at IS NULL;
 
 CREATE TABLE deletion_samples (

@@ -75,8 +75,6 @@ pub struct VersionFacts {
     pub weights_before: Option<Digest>,
     /// SHA-256 of this version's weights file.
     pub weights_after: Digest,
-    /// SHA-256 of what the method keeps of earlier updates; holds no sample.
-    pub memory: Option<Digest>,
     /// Method with every hyper-parameter and seed.
     #[schema(value_type = Object)]
     pub method: Value,
@@ -169,7 +167,6 @@ struct VersionPublished {
     cause: Cause,
     epoch: u64,
     forgetd: String,
-    memory: Option<Digest>,
     method: Value,
     metrics: VersionMetrics,
     parent_epoch: Option<u64>,
@@ -355,7 +352,6 @@ impl<'a> Story<'a> {
             parent_epoch: version.parent_epoch,
             weights_before: version.parent_weights,
             weights_after: version.weights,
-            memory: version.memory,
             method: version.method,
             metrics: version.metrics,
             forgetd: version.forgetd,

@@ -45,8 +45,6 @@ pub struct Version {
     pub job_id: Uuid,
     /// SHA-256 of the weights file; stays when the file is gone.
     pub weights: Digest,
-    /// The unlearning method's memory of what it forgot; holds no sample.
-    pub memory: Option<Digest>,
     pub network: NetworkSpec,
     /// The fitted encoder, as `dataset` writes it; null once the weights were destroyed, because
     /// its categories are words of samples.

@@ -172,7 +172,6 @@ impl Service {
             cause: Cause::Trained,
             parent_epoch,
             weights,
-            memory: None,
             network,
             classes: encoder.classes().to_vec(),
             encoder: serde_json::to_value(&encoder).unwrap(),

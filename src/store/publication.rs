@@ -28,7 +28,6 @@ pub struct NewVersion {
     /// The epoch that it was made from; publication is fenced when another came meanwhile.
     pub parent_epoch: Option<u64>,
     pub weights: Digest,
-    pub memory: Option<Digest>,
     pub network: NetworkSpec,
     pub encoder: serde_json::Value,
     pub classes: Vec<String>,
@@ -113,9 +112,9 @@ async fn insert_version(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     tx.query(
-        "INSERT INTO versions (model_id, epoch, cause, parent_epoch, job_id, weights, memory,
+        "INSERT INTO versions (model_id, epoch, cause, parent_epoch, job_id, weights,
              network, encoder, classes, metrics, method, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
     )
     .bind(job.model_id)
     .count(epoch)
@@ -123,7 +122,6 @@ async fn insert_version(
     .bind(version.parent_epoch.map(u64::cast_signed))
     .bind(job.id)
     .digest(&version.weights)
-    .bind(version.memory.as_ref().map(|memory| memory.as_bytes().as_slice()))
     .json(&version.network)
     .json(&version.encoder)
     .json(&version.classes)
@@ -141,7 +139,6 @@ async fn insert_version(
         "cause": version.cause,
         "epoch": epoch,
         "forgetd": env!("CARGO_PKG_VERSION"),
-        "memory": version.memory,
         "method": version.method,
         "metrics": version.metrics,
         "parent_epoch": version.parent_epoch,

@@ -84,16 +84,6 @@ impl Row {
         self.bytes_32(column, &bytes).map(Digest::from_bytes)
     }
 
-    pub(super) fn digest_or_none(
-        &self,
-        column: &'static str,
-    ) -> Result<Option<Digest>, StoreError> {
-        match self.get::<Option<Vec<u8>>>(column)? {
-            Some(bytes) => self.bytes_32(column, &bytes).map(|it| Some(Digest::from_bytes(it))),
-            None => Ok(None),
-        }
-    }
-
     pub(super) fn json<T>(&self, column: &'static str) -> Result<T, StoreError>
     where
         T: serde::de::DeserializeOwned,

@@ -75,17 +75,17 @@ impl Store {
         })
     }
 
-    /// Superseded versions whose blobs still exist although every live replica has left them, with
-    /// those digests (weights, memory) that no version outside this list names and still needs.
+    /// Superseded versions whose weights still exist although every live replica has left them, each
+    /// with its weights' digest unless a version outside this list still needs them.
     pub async fn superseded(
         &self,
         now: Timestamp,
         limit: u32,
-    ) -> Result<Vec<(Uuid, u64, Vec<Digest>)>, StoreError> {
+    ) -> Result<Vec<(Uuid, u64, Option<Digest>)>, StoreError> {
         reading!(self, "superseded", async |tx| {
             let rows = tx
                 .query(
-                    "SELECT v.model_id, v.epoch, v.weights, v.memory
+                    "SELECT v.model_id, v.epoch, v.weights
                      FROM models m JOIN versions v ON v.model_id = m.id
                      WHERE v.weights_removed_at IS NULL AND v.epoch < m.current_epoch
                          AND NOT EXISTS (
@@ -104,20 +104,15 @@ impl Store {
             }
             let mut superseded = Vec::with_capacity(rows.len());
             for row in &rows {
-                let mut digests = Vec::new();
-                let named = [Some(row.digest("weights")?), row.digest_or_none("memory")?];
-                for digest in named.into_iter().flatten() {
-                    let namers = tx.query(NAMERS).digest(&digest).fetch_all().await?;
-                    let mut needed = false;
-                    for namer in &namers {
-                        let key = (namer.uuid("model_id")?, namer.count::<u64>("epoch")?);
-                        needed |= !removable.contains(&key);
-                    }
-                    if !needed {
-                        digests.push(digest);
-                    }
+                let digest = row.digest("weights")?;
+                let namers = tx.query(NAMERS).digest(&digest).fetch_all().await?;
+                let mut needed = false;
+                for namer in &namers {
+                    let key = (namer.uuid("model_id")?, namer.count::<u64>("epoch")?);
+                    needed |= !removable.contains(&key);
                 }
-                superseded.push((row.uuid("model_id")?, row.count("epoch")?, digests));
+                let digest = (!needed).then_some(digest);
+                superseded.push((row.uuid("model_id")?, row.count("epoch")?, digest));
             }
             Ok(superseded)
         })
@@ -162,7 +157,7 @@ impl Store {
         })
     }
 
-    /// Whether any version that still has its blobs names this digest.
+    /// Whether any version that still has its weights names this digest.
     pub async fn is_referenced(&self, digest: Digest) -> Result<bool, StoreError> {
         reading!(self, "is_referenced", async |tx| {
             Ok(tx.query(NAMERS).digest(&digest).fetch_optional().await?.is_some())
@@ -170,11 +165,8 @@ impl Store {
     }
 }
 
-/// Two lookups, each on an index of its own.
-const NAMERS: &str = "SELECT model_id, epoch FROM versions
-     WHERE weights = $1 AND weights_removed_at IS NULL
-     UNION ALL
-     SELECT model_id, epoch FROM versions WHERE memory = $1 AND weights_removed_at IS NULL";
+const NAMERS: &str =
+    "SELECT model_id, epoch FROM versions WHERE weights = $1 AND weights_removed_at IS NULL";
 
 fn read_version(row: &Row) -> Result<Version, StoreError> {
     Ok(Version {
@@ -184,7 +176,6 @@ fn read_version(row: &Row) -> Result<Version, StoreError> {
         parent_epoch: row.count_or_none("parent_epoch")?,
         job_id: row.uuid("job_id")?,
         weights: row.digest("weights")?,
-        memory: row.digest_or_none("memory")?,
         network: row.json("network")?,
         encoder: row.json("encoder")?,
         classes: row.json("classes")?,

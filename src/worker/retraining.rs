@@ -53,7 +53,6 @@ impl Worker {
                 cause,
                 parent_epoch,
                 weights,
-                memory: None,
                 network: trained.network,
                 encoder: trained.encoder,
                 classes: trained.classes,

@@ -124,7 +124,6 @@ impl Worker {
                 cause: Cause::Unlearned,
                 parent_epoch: Some(parent.epoch),
                 weights,
-                memory: None,
                 network: parent.network.clone(),
                 encoder: parent.encoder.clone(),
                 classes: parent.classes.clone(),

@@ -85,12 +85,12 @@ impl Worker {
         if superseded.is_empty() {
             return Ok(());
         }
-        for (model_id, epoch, digests) in superseded {
-            for digest in digests {
-                if let Err(error) = self.blobs.remove(digest).await {
-                    warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
-                    return Ok(());
-                }
+        for (model_id, epoch, digest) in superseded {
+            if let Some(digest) = digest
+                && let Err(error) = self.blobs.remove(digest).await
+            {
+                warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
+                return Ok(());
             }
             self.store.mark_weights_removed(model_id, epoch, self.now()).await?;
         }

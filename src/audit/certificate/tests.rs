@@ -33,7 +33,7 @@ fn entry(kind: AuditKind, about: Option<Uuid>, details: Value) -> String {
 fn version(job: Uuid, epoch: u64, cause: &str) -> String {
     let weights = |epoch: u64| Digest::of(&epoch.to_be_bytes());
     let details = json!({
-        "cause": cause, "epoch": epoch, "forgetd": "0.1.0", "memory": null,
+        "cause": cause, "epoch": epoch, "forgetd": "0.1.0",
         "method": {"name": "iau", "seed": 7},
         "metrics": {"holdout_accuracy": 0.875, "holdout_loss": null, "samples": 10},
         "parent_epoch": epoch - 1, "parent_weights": weights(epoch - 1), "weights": weights(epoch),

@@ -318,7 +318,6 @@ pub fn publication(
         cause,
         parent_epoch,
         weights: Digest::of(claimed.job.id.as_bytes()),
-        memory: None,
         network: NetworkSpec { input: vec![4], layers: Vec::new() },
         encoder: serde_json::json!({"scale": 1}),
         classes: vec!["label 0".into(), "label 1".into()],

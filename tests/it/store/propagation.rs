@@ -79,7 +79,7 @@ async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
     assert!(store.superseded(at(22), 9).await.unwrap().is_empty(), "it is served still");
     report(ledger, replica, &model, 2, 23).await;
     let weights = store.version(model.id, 1).await.unwrap().unwrap().weights;
-    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [(model.id, 1, vec![weights])]);
+    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [(model.id, 1, Some(weights))]);
     assert!(store.is_referenced(weights).await.unwrap());
     assert!(!store.is_referenced(Digest::of(b"else")).await.unwrap());
     for _ in 0..2 {
