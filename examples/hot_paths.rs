@@ -1,6 +1,6 @@
 //! Runs one of the hottest paths so many times and prints how many microseconds a call took:
-//! `hot_paths <path> <times>`; without arguments it names the paths. `scripts/check-instructions.sh`
-//! counts the instructions of the same calls.
+//! `hot_paths <path> <times>`; without arguments it names the paths. Under `valgrind
+//! --tool=cachegrind` it counts their instructions, which other load does not change.
 
 mod paths;
 
