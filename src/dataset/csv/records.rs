@@ -21,6 +21,9 @@ pub(super) struct Records<R> {
     /// The record that was read last; as long as the header.
     pub record: StringRecord,
     reader: ::csv::Reader<Allowance<R>>,
+    /// How many lines the reader's count lags behind: after `\r\n` it counts the line only with
+    /// the record that follows.
+    lag: u64,
 }
 
 impl<R: Read> Records<R> {
@@ -28,7 +31,8 @@ impl<R: Read> Records<R> {
     pub fn open(reader: R) -> Result<Self, ReadError> {
         let reader = Allowance { inner: reader, left: RECORD_MAX, is_spent: false };
         let reader = ReaderBuilder::new().trim(Trim::All).from_reader(reader);
-        let mut records = Self { header: Vec::new(), record: StringRecord::new(), reader };
+        let record = StringRecord::new();
+        let mut records = Self { header: Vec::new(), record, reader, lag: 0 };
         let header = match records.reader.headers() {
             Ok(header) => header.iter().map(str::to_owned).collect::<Vec<_>>(),
             Err(error) => return Err(records.refusal(error, 1)),
@@ -37,10 +41,11 @@ impl<R: Read> Records<R> {
             return Err(ReadError::Empty);
         }
         let mut names = BTreeSet::new();
-        match header.iter().find(|name| !names.insert(name.as_str())) {
-            Some(name) => Err(ReadError::DuplicateColumn(name.clone())),
-            None => Ok(Self { header, ..records }),
+        if let Some(name) = header.iter().find(|name| !names.insert(name.as_str())) {
+            return Err(ReadError::DuplicateColumn(name.clone()));
         }
+        let lag = u64::from(records.reader.position().line() == 1);
+        Ok(Self { header, lag, ..records })
     }
 
     /// Reads the next record and says where it stands; `None` at the end.
@@ -49,7 +54,8 @@ impl<R: Read> Records<R> {
         let line = self.reader.position().line();
         match self.reader.read_record(&mut self.record) {
             Ok(true) => {
-                Ok(Some(Place::Line(self.record.position().map_or(line, ::csv::Position::line))))
+                let line = self.record.position().map_or(line, ::csv::Position::line);
+                Ok(Some(Place::Line(line + self.lag)))
             }
             Ok(false) => Ok(None),
             Err(error) => Err(self.refusal(error, line)),
@@ -71,7 +77,8 @@ impl<R: Read> Records<R> {
     }
 
     fn refusal(&self, error: ::csv::Error, line: u64) -> ReadError {
-        let place = Place::Line(error.position().map_or(line, ::csv::Position::line));
+        let line = error.position().map_or(line, ::csv::Position::line);
+        let place = Place::Line(line + self.lag);
         if self.reader.get_ref().is_spent {
             let problem = format!("the row is longer than {RECORD_MAX} bytes; is a quote open?");
             return ReadError::Record { place, problem };

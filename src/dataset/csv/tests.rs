@@ -56,6 +56,11 @@ fn rows_become_samples_in_the_order_of_the_schema() {
 fn windows_line_ends_and_a_byte_order_mark_change_nothing() {
     let table = format!("\u{feff}{}", TABLE.replace('\n', "\r\n"));
     assert_eq!(read(table.as_bytes()).unwrap(), read(TABLE.as_bytes()).unwrap());
+    for (good, broken) in [("50.5", "fifty"), ("50.5", "50.5,1")] {
+        let error = refusal(table.replace(good, broken).as_bytes());
+        assert_eq!(error, refusal(TABLE.replace(good, broken).as_bytes()));
+        assert!(error.starts_with("line 3"), "{error}");
+    }
 }
 
 #[test]
