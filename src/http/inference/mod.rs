@@ -296,6 +296,11 @@ async fn tensors(state: &State, request: Request) -> Result<InferenceRequest, Pr
     match media_type.as_deref() {
         None | Some("application/json") => {}
         Some(binary::MEDIA_TYPE) if headers.contains_key(&binary::JSON_LENGTH) => {}
+        Some(binary::MEDIA_TYPE) => {
+            let problem = "a binary body needs the header Inference-Header-Content-Length: how many \
+                           bytes of it are JSON";
+            return Err(Problem::InvalidInference(problem.into()));
+        }
         Some(_) => return Err(Problem::UnsupportedMediaType { expected: MEDIA_TYPES }),
     }
     let bytes = body::buffered(request, state, state.limits.body_bytes).await?;

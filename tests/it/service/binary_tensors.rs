@@ -123,6 +123,6 @@ async fn malformed_binary_tensors_are_refused_with_the_reason() {
     refused(&odd, &binary, Some("true"), "no whole number of values").await;
 
     let unannounced = infer(&service, &whole, &binary, None).await;
-    assert_eq!(unannounced.status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{unannounced:#?}");
+    assert_eq!(unannounced.status, StatusCode::BAD_REQUEST, "{unannounced:#?}");
     assert_eq!(people::predict(&service, 0).await.status, StatusCode::OK);
 }
