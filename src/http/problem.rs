@@ -258,41 +258,10 @@ impl Problem {
 
     /// Where it is known when there will be room.
     fn wait(&self) -> Option<Duration> {
-        match self {
-            Self::TooFast { wait, .. } | Self::QuotaExceeded(Excess { wait, .. }) => Some(*wait),
-            Self::Unauthenticated
-            | Self::Forbidden(_)
-            | Self::NotFound(_)
-            | Self::MethodNotAllowed
-            | Self::InvalidQuery(_)
-            | Self::InvalidHeader { .. }
-            | Self::UnsupportedMediaType { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BodyIncomplete
-            | Self::BodyTooSlow
-            | Self::InvalidJson { .. }
-            | Self::InvalidBody { .. }
-            | Self::InvalidModel(_)
-            | Self::ModelExists
-            | Self::InvalidSamples { .. }
-            | Self::SampleConflict { .. }
-            | Self::NoTargets
-            | Self::TooManyTargets { .. }
-            | Self::IdempotencyKeyReused
-            | Self::QueueFull { .. }
-            | Self::NotCancellable { .. }
-            | Self::NotCertifiable { .. }
-            | Self::NotSuspended { .. }
-            | Self::TrainingRunActive { .. }
-            | Self::TrainingRunEnded { .. }
-            | Self::InvalidInference(_)
-            | Self::NotServed
-            | Self::NotReady(_)
-            | Self::Fenced
-            | Self::Busy
-            | Self::StoreUnavailable
-            | Self::TimedOut
-            | Self::Internal => None,
+        if let Self::TooFast { wait, .. } | Self::QuotaExceeded(Excess { wait, .. }) = self {
+            Some(*wait)
+        } else {
+            None
         }
     }
 

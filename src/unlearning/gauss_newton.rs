@@ -107,10 +107,7 @@ impl Update for GaussNewton {
         })?;
         let mut weights = task.network.parameters();
         weights.add_scaled(1.0, &step);
-        if !weights.is_finite() {
-            return Err(UnlearningError::NotFinite);
-        }
-        let network = task.network.with_parameters(&weights);
+        let network = task.network_with(&weights)?;
         let details = json!({
             "iterations": iterations,
             "residual": residual,

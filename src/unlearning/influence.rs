@@ -50,10 +50,7 @@ impl Update for Influence {
         let gradient = full_gradient(task.network, task.forgotten, watch)?.parameters;
         let mut weights = task.network.parameters();
         weights.add_scaled(self.rate * task.forgotten.len() as f32, &gradient);
-        if !weights.is_finite() {
-            return Err(UnlearningError::NotFinite);
-        }
-        let network = task.network.with_parameters(&weights);
+        let network = task.network_with(&weights)?;
         Ok(Updated { network, details: json!({"gradient_norm": gradient.norm()}) })
     }
 }

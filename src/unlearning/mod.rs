@@ -24,7 +24,7 @@ use self::{
     neg_grad_plus::NegGradPlus, reference::Reference, ssd::Ssd,
 };
 use crate::domain::{examples::Examples, model::RangeError, watch::Watch};
-use crate::nn::network::Network;
+use crate::nn::{network::Network, parameters::Parameters};
 
 /// How deleted samples are forgotten.
 pub enum Method {
@@ -161,6 +161,18 @@ pub enum UnlearningError {
 }
 
 impl Task<'_> {
+    /// The network with other weights.
+    ///
+    /// # Errors
+    /// When a weight is no number.
+    fn network_with(&self, weights: &Parameters) -> Result<Network, UnlearningError> {
+        if weights.is_finite() {
+            Ok(self.network.with_parameters(weights))
+        } else {
+            Err(UnlearningError::NotFinite)
+        }
+    }
+
     /// # Errors
     /// When a part does not fit the network or the other parts.
     pub fn check(&self) -> Result<(), UnlearningError> {

@@ -57,11 +57,8 @@ impl Update for Reference {
 
         let mut weights = task.network.parameters();
         self.step(&mut weights, &direction);
-        if !weights.is_finite() {
-            return Err(UnlearningError::NotFinite);
-        }
         Ok(Updated {
-            network: task.network.with_parameters(&weights),
+            network: task.network_with(&weights)?,
             details: json!({
                 "steps": 1,
                 "stopped": "one step is all it takes",
