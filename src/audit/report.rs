@@ -6,8 +6,17 @@ use crate::domain::chain::Chain;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub statement: String,
-    /// What was found, or why it does not hold.
-    pub outcome: Result<String, String>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was found.
+    Holds(String),
+    /// Why it does not hold.
+    Fails(String),
+    /// Why it could not be checked.
+    Open(String),
 }
 
 /// Every check in order; none is left out because an earlier one failed, but for those that need
@@ -18,8 +27,10 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether there are statements, and each was found to hold.
     pub fn holds(&self) -> bool {
-        !self.checks.is_empty() && self.checks.iter().all(|check| check.outcome.is_ok())
+        let holds = |check: &Check| matches!(check.outcome, Outcome::Holds(_));
+        !self.checks.is_empty() && self.checks.iter().all(holds)
     }
 
     pub fn note<E: std::error::Error>(
@@ -27,15 +38,25 @@ impl Report {
         statement: impl Into<String>,
         outcome: Result<impl Into<String>, E>,
     ) {
-        let outcome = outcome.map(Into::into).map_err(|error| Chain(&error).to_string());
-        self.checks.push(Check { statement: statement.into(), outcome });
+        match outcome {
+            Ok(found) => self.hold(statement, found),
+            Err(error) => self.fail(statement, Chain(&error).to_string()),
+        }
     }
 
     pub fn fail(&mut self, statement: impl Into<String>, why: impl Into<String>) {
-        self.checks.push(Check { statement: statement.into(), outcome: Err(why.into()) });
+        self.add(statement, Outcome::Fails(why.into()));
     }
 
     pub fn hold(&mut self, statement: impl Into<String>, found: impl Into<String>) {
-        self.checks.push(Check { statement: statement.into(), outcome: Ok(found.into()) });
+        self.add(statement, Outcome::Holds(found.into()));
+    }
+
+    pub fn leave_open(&mut self, statement: impl Into<String>, why: impl Into<String>) {
+        self.add(statement, Outcome::Open(why.into()));
+    }
+
+    fn add(&mut self, statement: impl Into<String>, outcome: Outcome) {
+        self.checks.push(Check { statement: statement.into(), outcome });
     }
 }

@@ -8,6 +8,7 @@ mod keys;
 mod master_key;
 mod openapi;
 mod progress;
+mod replay;
 mod serve;
 mod train;
 mod verify;
@@ -168,7 +169,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Train(args) => args.run(&config).await?,
         Command::Evaluate(args) => args.run(&config).await?,
         Command::Keys(args) => args.run(&config).await?,
-        Command::Verify(args) => return args.run().await,
+        Command::Verify(args) => return args.run(&config).await,
         Command::MasterKey(args) => args.run(&config).await?,
         Command::Openapi => openapi::run()?,
         Command::Health => return health::run(&config).await,

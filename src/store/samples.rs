@@ -1,17 +1,42 @@
 //! Samples with their content, for training and unlearning.
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use crate::{
-    domain::sample::{SampleCounts, SamplePredictions, Split, StoredSample},
+    domain::{
+        deletion::{Target, TargetKind},
+        sample::{SampleCounts, SamplePredictions, Split, StoredSample},
+    },
     store::{
         Store, StoreError,
         row::Row,
         sealing::{Keyring, Opener},
-        sql::in_integers,
+        sql::{in_integers, in_keys},
         transaction::reading,
     },
 };
+
+macro_rules! target_samples {
+    ($key:literal) => {
+        in_keys!(
+            concat!(
+                "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content,
+                     p.sealed AS predictions
+                 FROM samples s
+                     JOIN contributions i ON i.sample_id = s.id AND i.until_epoch IS NULL
+                     JOIN data_keys k ON k.sample_id = s.id
+                     JOIN sample_contents c ON c.sample_id = s.id
+                     JOIN sample_predictions p ON p.sample_id = s.id
+                 WHERE s.model_id = $1 AND s.deleted_at IS NULL AND s.",
+                $key
+            ),
+            "2",
+            ""
+        )
+    };
+}
 
 impl Store {
     /// Live samples with their content; not those that an open deletion request names.
@@ -51,6 +76,39 @@ impl Store {
                 .bind(model_id)
                 .bind(split.as_str())
                 .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all()
+                .await?;
+            rows.iter().map(|row| read_sample(row, &Opener::new(keyring, row)?)).collect()
+        })
+    }
+
+    /// The training samples that a version was made of and whose content is still there, in order of
+    /// ingestion, after ordinal `after` (`-1` for the first page).
+    pub async fn version_samples(
+        &self,
+        model_id: Uuid,
+        epoch: u64,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<StoredSample>, StoreError> {
+        let keyring = self.keyring();
+        reading!(self, "version_samples", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content
+                     FROM samples s
+                         JOIN contributions i ON i.model_id = s.model_id AND i.sample_id = s.id
+                         JOIN data_keys k ON k.sample_id = s.id
+                         JOIN sample_contents c ON c.sample_id = s.id
+                     WHERE s.model_id = $1 AND s.ordinal > $2
+                         AND i.from_epoch <= $3 AND COALESCE(i.until_epoch, $4) > $3
+                     ORDER BY s.ordinal LIMIT $5",
+                )
+                .bind(model_id)
+                .bind(after)
+                .count(epoch)
+                .bind(i64::MAX)
                 .bind(i64::from(limit))
                 .fetch_all()
                 .await?;
@@ -126,6 +184,32 @@ impl Store {
                 .fetch_all()
                 .await?;
             rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
+        })
+    }
+    /// Those samples of the current version, with predictions, that the targets name, in order of
+    /// ingestion; whether a request names them too or not.
+    pub async fn target_samples(
+        &self,
+        model_id: Uuid,
+        targets: &[Target],
+    ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
+        let kinds = [
+            (TargetKind::Sample, target_samples!("sample_key")),
+            (TargetKind::Subject, target_samples!("subject_key")),
+        ];
+        let keyring = self.keyring();
+        reading!(self, "target_samples", async |tx| {
+            // A sample may be named by itself and by its subject.
+            let mut found = BTreeMap::new();
+            for (kind, sql) in kinds {
+                let keys: Vec<_> =
+                    targets.iter().filter(|it| it.kind == kind).map(|it| it.key).collect();
+                for row in tx.query(sql).bind(model_id).bind_keys(&keys).fetch_all().await? {
+                    let (sample, predictions) = read_with_predictions(&row, keyring)?;
+                    found.insert(sample.ordinal, (sample, predictions));
+                }
+            }
+            Ok(found.into_values().collect())
         })
     }
 }

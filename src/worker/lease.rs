@@ -23,7 +23,7 @@ use super::{JobError, ProgressListener, Worker};
 
 /// Why the computation must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub enum Stop {
     /// The lease was lost, or could not be renewed in time.
     Fenced,
     /// An administrator cancelled the job.

@@ -2,10 +2,12 @@
 //!
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
 //! stop; `unlearning.rs` is the way of a batch, `retraining.rs` that of training and settlement;
-//! `upkeep.rs` is what any worker may do at any time, twice without harm.
+//! `upkeep.rs` is what any worker may do at any time, twice without harm; `replay.rs` makes a version
+//! again to compare it.
 
 mod compute;
 mod lease;
+mod replay;
 mod retraining;
 mod unlearning;
 mod upkeep;
@@ -31,7 +33,10 @@ use crate::{
 };
 
 use compute::Compute;
-use lease::{Holding, Stop};
+use lease::Holding;
+
+pub use lease::Stop;
+pub use replay::{Origin, Recorded, RecordedUpdate, ReplayError};
 
 /// How a worker works; see the configuration's `[worker]`.
 #[derive(Clone, Debug)]
@@ -64,7 +69,7 @@ pub struct Worker {
 
 /// Why an attempt at a job ended without a publication.
 #[derive(Debug, thiserror::Error)]
-enum JobError {
+pub enum JobError {
     /// The lease's holder asked the computation to stop.
     #[error("stopped: {0:?}")]
     Stopped(Stop),

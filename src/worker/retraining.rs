@@ -1,25 +1,30 @@
 //! Training and settlement: the same recipe over every live sample that no request names.
 
+use burn::tensor::Device;
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::{
     dataset::encoder::Encoder,
     domain::{
+        examples::Examples,
         model::Model,
         network::NetworkSpec,
         sample::{SamplePredictions, Split, StoredSample},
         version::{Cause, VersionMetrics},
         watch::Watch,
     },
-    nn::{cross_fitting::cross_fit, device::DeviceKind, prediction, training, weights},
+    nn::{
+        cross_fitting::cross_fit, device::DeviceKind, network::Network, prediction, training,
+        weights,
+    },
     store::{Claimed, NewVersion, Publication},
 };
 
 use super::{JobError, Worker, lease::Holding};
 
 /// Rows read from the ledger at a time.
-const PAGE_ROWS: u32 = 4_096;
+pub(super) const PAGE_ROWS: u32 = 4_096;
 
 impl Worker {
     /// Trains on all live samples and publishes. Serves training runs, settlements, and batches
@@ -57,7 +62,11 @@ impl Worker {
                 encoder: trained.encoder,
                 classes: trained.classes,
                 metrics: trained.metrics,
-                method: json!({"name": "retrain", "recipe": model.recipe}),
+                method: json!({
+                    "name": "retrain",
+                    "recipe": model.recipe,
+                    "device": self.options.device,
+                }),
             }),
             predictions: Some(trained.predictions),
             evidence,
@@ -84,6 +93,29 @@ impl Worker {
     }
 }
 
+/// A network with the encoder that its inputs went through: all that the weights depend on.
+pub(super) struct Fitted {
+    pub(super) network: Network,
+    spec: NetworkSpec,
+    encoder: Encoder,
+    rows: Examples,
+}
+
+impl Fitted {
+    pub(super) fn fit(
+        model: &Model,
+        train: &[StoredSample],
+        device: &Device,
+        watch: &dyn Watch,
+    ) -> Result<Self, JobError> {
+        let encoder = Encoder::fit(&model.schema, train)?;
+        let spec = model.architecture.resolve(&encoder.input_shape(), encoder.classes().len())?;
+        let rows = encoder.encode(train)?;
+        let network = training::train(&spec, &rows, &model.recipe, device, watch)?;
+        Ok(Self { network, spec, encoder, rows })
+    }
+}
+
 /// What a training run makes, ready to be stored.
 struct Trained {
     network: NetworkSpec,
@@ -103,14 +135,13 @@ impl Trained {
         watch: &dyn Watch,
     ) -> Result<Self, JobError> {
         let device = device.device();
-        let encoder = Encoder::fit(&model.schema, train)?;
+        let fitted = Fitted::fit(model, train, &device, watch)?;
+        let Fitted { spec, encoder, rows: train_rows, network } = fitted;
         let classes = encoder.classes().to_vec();
-        let spec = model.architecture.resolve(&encoder.input_shape(), classes.len())?;
         // A label that no training sample has cannot be predicted, nor measure anything.
         holdout.retain(|sample| classes.contains(&sample.label));
-        let (train_rows, holdout_rows) = (encoder.encode(train)?, encoder.encode(&holdout)?);
+        let holdout_rows = encoder.encode(&holdout)?;
 
-        let network = training::train(&spec, &train_rows, &model.recipe, &device, watch)?;
         let folds = cross_fit(&spec, &train_rows, &holdout_rows, &model.recipe, &device, watch)?;
         let train_anchors = prediction::log_probabilities(&network, &train_rows);
         let holdout_anchors = prediction::log_probabilities(&network, &holdout_rows);

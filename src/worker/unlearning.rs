@@ -1,7 +1,10 @@
 //! The way of a batch: load, update, measure, judge, publish.
 
+use std::collections::HashSet;
+
 use rand::seq::index;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{
     dataset::encoder::Encoder,
@@ -30,7 +33,7 @@ const PAGE_ROWS_MIN: usize = 64;
 const PAGE_ROWS_MAX: usize = 4_096;
 
 /// What an update computes on; owned, so that it can move to the computing threads.
-struct Batch {
+pub(super) struct Batch {
     parent: Version,
     weights: Vec<u8>,
     forgotten: Rows,
@@ -47,9 +50,17 @@ struct Rows {
     anchor: Vec<f32>,
 }
 
+/// What decides which samples a batch draws at random.
+pub(super) struct Drawing {
+    pub(super) model_id: Uuid,
+    pub(super) batch_id: Uuid,
+    /// Samples that are left out, beside those that an open request names.
+    pub(super) except: HashSet<Uuid>,
+}
+
 /// An update that was computed and measured, but not judged yet.
-struct Updated {
-    weights: Vec<u8>,
+pub(super) struct Updated {
+    pub(super) weights: Vec<u8>,
     method: serde_json::Value,
     evidence: Evidence,
 }
@@ -73,7 +84,8 @@ impl Worker {
             return self.retrain(claimed, holding, Cause::Settled, None).await;
         };
         // On the heap: what is loaded at once makes a large future.
-        let loading = self.load_batch(claimed, parent, forgotten, update.as_ref());
+        let drawing = Drawing { model_id, batch_id: claimed.job.id, except: HashSet::new() };
+        let loading = self.load_batch(&drawing, parent, forgotten, update.as_ref());
         let batch = Box::pin(loading).await?;
         holding.check()?;
 
@@ -140,47 +152,46 @@ impl Worker {
         Ok(self.store.publish(&publication).await?)
     }
 
-    async fn load_batch(
+    pub(super) async fn load_batch(
         &self,
-        claimed: &Claimed,
+        drawing: &Drawing,
         parent: Version,
         forgotten: Vec<(StoredSample, SamplePredictions)>,
         update: &dyn Update,
     ) -> Result<Batch, JobError> {
-        let model_id = claimed.model.id;
         let retained_max = update.retained_rows_max().unwrap_or(usize::MAX);
         let (weights, retained, holdout) = tokio::try_join!(
             async { Ok(self.blobs.get(parent.weights).await?) },
-            self.draw(claimed, Split::Train, retained_max),
-            self.draw(claimed, Split::Holdout, HOLDOUT_ROWS_MAX),
+            self.draw(drawing, Split::Train, retained_max),
+            self.draw(drawing, Split::Holdout, HOLDOUT_ROWS_MAX),
         )?;
-        let encoder: Encoder = serde_json::from_value(parent.encoder.clone())
-            .map_err(|error| JobError::Damaged(format!("encoder of {model_id}: {error}")))?;
+        let encoder: Encoder = serde_json::from_value(parent.encoder.clone()).map_err(|error| {
+            JobError::Damaged(format!("encoder of {}: {error}", parent.model_id))
+        })?;
         Ok(Batch {
             weights,
             forgotten: Rows::encode(&encoder, forgotten)?,
             retained: Rows::encode(&encoder, retained)?,
             holdout: Rows::encode(&encoder, holdout)?,
-            seed: seed_of(claimed.job.id),
+            seed: seed_of(drawing.batch_id),
             parent,
         })
     }
 
     /// At most about `rows_max` live samples of a split, drawn at random by their ordinals: the
-    /// cost depends on what is drawn, not on how many samples there are. The job's id decides the
-    /// draw.
+    /// cost depends on what is drawn, not on how many samples there are.
     async fn draw(
         &self,
-        claimed: &Claimed,
+        drawing: &Drawing,
         split: Split,
         rows_max: usize,
     ) -> Result<Vec<(StoredSample, SamplePredictions)>, JobError> {
-        let model_id = claimed.model.id;
+        let model_id = drawing.model_id;
         let Some(last) = self.store.last_ordinal(model_id).await? else { return Ok(Vec::new()) };
         let all = usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1);
         // Both splits share the ordinals, and some are deleted: look at twice as many.
         let looked_at = rows_max.saturating_mul(2).min(all);
-        let ordinals: Vec<i64> = index::sample(&mut rng_of(claimed.job.id), all, looked_at)
+        let ordinals: Vec<i64> = index::sample(&mut rng_of(drawing.batch_id), all, looked_at)
             .into_iter()
             .filter_map(|ordinal| i64::try_from(ordinal).ok())
             .collect();
@@ -189,7 +200,8 @@ impl Worker {
         while !ordinals.is_empty() && rows.len() < rows_max {
             let size = wanted.clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX).min(ordinals.len());
             let (page, later) = ordinals.split_at(size);
-            let found = self.store.samples_at(model_id, split, page).await?;
+            let mut found = self.store.samples_at(model_id, split, page).await?;
+            found.retain(|(sample, _)| !drawing.except.contains(&sample.id));
             let hits = found.len().max(1);
             rows.extend(found);
             ordinals = later;
@@ -208,13 +220,13 @@ impl Batch {
         all.saturating_sub(self.forgotten.examples.len()).max(self.retained.examples.len())
     }
 
-    fn apply(
+    pub(super) fn apply(
         self,
         update: &dyn Update,
-        device: DeviceKind,
+        kind: DeviceKind,
         watch: &dyn Watch,
     ) -> Result<Updated, JobError> {
-        let device = device.device();
+        let device = kind.device();
         let network = weights::from_safetensors(&self.parent.network, &self.weights, &device)?;
         let task = Task {
             network: &network,
@@ -239,6 +251,7 @@ impl Batch {
                 "name": update.name(),
                 "parameters": update.parameters(),
                 "seed": self.seed,
+                "device": kind,
                 "details": updated.details,
             }),
             evidence,

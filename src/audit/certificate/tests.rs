@@ -2,6 +2,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
+use crate::audit::report::Outcome;
 use crate::{
     audit::{
         note::Signer,
@@ -106,7 +107,7 @@ fn report(certificate: &Certificate, older: Option<&Note>) -> Report {
 }
 
 fn failures(report: &Report) -> Vec<&str> {
-    let failed = report.checks.iter().filter(|check| check.outcome.is_err());
+    let failed = report.checks.iter().filter(|check| matches!(check.outcome, Outcome::Fails(_)));
     failed.map(|check| check.statement.as_str()).collect()
 }
 

@@ -21,6 +21,13 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    pub fn of(command: &mut Command) -> Self {
+        let done = command.output().unwrap();
+        let (out, err) = (&done.stdout, &done.stderr);
+        let output = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+        Self { holds: done.status.success(), output }
+    }
+
     /// The statements that failed.
     pub fn failed(&self) -> Vec<&str> {
         let failed = self.output.lines().filter_map(|line| line.strip_prefix("FAILED  "));
@@ -31,16 +38,10 @@ impl Verdict {
 /// `forgetd verify`, in an empty folder: nothing of a service is at hand.
 pub fn verify(arguments: &[&str]) -> Verdict {
     let folder = tempfile::tempdir().unwrap();
-    let done = Command::new(env!("CARGO_BIN_EXE_forgetd"))
-        .current_dir(folder.path())
-        .arg("verify")
-        .args(arguments)
-        .output()
-        .unwrap();
-    let (out, err) = (&done.stdout, &done.stderr);
-    let output = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
+    let verdict = Verdict::of(command.current_dir(folder.path()).arg("verify").args(arguments));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "verifying leaves nothing behind");
-    Verdict { holds: done.status.success(), output }
+    verdict
 }
 
 pub async fn log_key(service: &Service) -> String {

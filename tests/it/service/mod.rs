@@ -15,6 +15,7 @@ mod openapi;
 mod people;
 mod preemption;
 mod process;
+mod replay;
 mod replicas;
 mod residue;
 mod telemetry;

@@ -177,6 +177,9 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.samples(model.id, Split::Train, 100, 20).await.unwrap();
     store.samples_at(model.id, Split::Train, &[100, 200, 300]).await.unwrap();
     store.last_ordinal(model.id).await.unwrap();
+    store.version_samples(model.id, 1, 100, 20).await.unwrap();
+    let targets = [subject_target(470), sample_target(490)];
+    store.target_samples(model.id, &targets).await.unwrap();
     store.jobs(model.id, Some(JobKind::Unlearning), None, 20).await.unwrap();
     for (model_id, about) in
         [(None, None), (Some(model.id), None), (None, Some(new.id)), (Some(model.id), Some(new.id))]
