@@ -5,7 +5,11 @@ mod image;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, error::Error};
+use std::{
+    collections::BTreeSet,
+    error::Error,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use ::parquet::{
     arrow::{
@@ -114,8 +118,7 @@ pub fn infer_schema<T: ChunkReader + 'static>(
     if image::is_there(&present, mapping) {
         let name = image::find(&present, mapping)?;
         let mut batches = project(builder, std::slice::from_ref(&name))?;
-        let first = batches.next().ok_or(ReadError::Empty)?;
-        let first = first.map_err(|source| broken(0, source))?;
+        let first = decode(0, || batches.next().transpose())?.ok_or(ReadError::Empty)?;
         return image::shape_of_first(&name, &first).map(InputSchema::Tensor);
     }
     let columns = column::beside(&present, mapping);
@@ -137,8 +140,8 @@ fn open<T: ChunkReader + 'static>(
     }
     // Without the hints that Arrow's own writer leaves, strings are strings, however packed.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, options)
-        .map_err(|source| broken(0, source))?;
+    let open = || ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
+    let builder = decode(0, open)?;
     let mut names = BTreeSet::new();
     match builder.schema().fields().iter().find(|field| !names.insert(field.name())) {
         Some(field) => Err(ReadError::DuplicateColumn(field.name().clone())),
@@ -154,12 +157,22 @@ fn project<T: ChunkReader + 'static>(
     let fields = builder.schema().fields().iter().enumerate();
     let roots = fields.filter(|(_, field)| wanted.contains(field.name())).map(|(root, _)| root);
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.collect::<Vec<_>>());
-    let batches = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-    batches.map_err(|source| broken(0, source))
+    decode(0, || builder.with_projection(mask).with_batch_size(BATCH_ROWS).build())
 }
 
-fn broken(row: u64, source: impl Error + Send + Sync + 'static) -> ReadError {
-    ReadError::Parquet { place: Place::Row(row), source: Box::new(source) }
+/// One step of the decoder, which panics at some files whose parts contradict each other. Where it
+/// did, it must not be asked again.
+fn decode<T, E: Error + Send + Sync + 'static>(
+    row: u64,
+    step: impl FnOnce() -> Result<T, E>,
+) -> Result<T, ReadError> {
+    let place = Place::Row(row);
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(done) => done.map_err(|source| ReadError::Parquet { place, source: Box::new(source) }),
+        Err(_) => {
+            Err(ReadError::Parquet { place, source: "its parts contradict each other".into() })
+        }
+    }
 }
 
 impl Mapping {
@@ -200,13 +213,13 @@ impl Iterator for Samples {
                 self.row += 1;
                 return Some(sample);
             }
-            match self.batches.next() {
-                Some(Ok(batch)) => (self.batch, self.at) = (Some(batch), 0),
-                Some(Err(source)) => {
+            match decode(self.row, || self.batches.next().transpose()) {
+                Ok(Some(batch)) => (self.batch, self.at) = (Some(batch), 0),
+                Err(error) => {
                     self.ended = true;
-                    return Some(Err(broken(self.row, source)));
+                    return Some(Err(error));
                 }
-                None => {
+                Ok(None) => {
                     self.ended = true;
                     return (self.row == 0).then_some(Err(ReadError::Empty));
                 }

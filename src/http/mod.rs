@@ -9,7 +9,7 @@ mod body;
 mod certificates;
 mod deletion_requests;
 mod documentation;
-mod inference;
+pub mod inference;
 mod layers;
 mod lineage;
 mod models;

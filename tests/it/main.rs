@@ -2,6 +2,7 @@
 
 mod evaluation;
 mod floors;
+mod fuzzed;
 mod postgres;
 mod service;
 mod serving;

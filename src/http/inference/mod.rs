@@ -2,7 +2,7 @@
 //! `{"error": ...}`.
 
 mod binary;
-mod request;
+pub mod request;
 mod response;
 mod tensor;
 mod values;
