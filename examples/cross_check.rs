@@ -21,7 +21,7 @@ use forgetd::{
         training::train,
         weights::to_safetensors,
     },
-    unlearning::{self, Method, Task},
+    unlearning::{self, Method, MethodParameters, Task},
 };
 use safetensors::{Dtype, tensor::TensorView};
 
@@ -61,7 +61,8 @@ fn export(
     let rows: Vec<usize> = (0..examples.len()).collect();
     let (forgotten, retained) = rows.split_at(FORGOTTEN);
     let (forgotten, retained) = (examples.select(forgotten), examples.select(retained));
-    let Some(Method::Update(reference)) = unlearning::by_name("iau-reference") else {
+    let method = unlearning::by_name("iau-reference", &MethodParameters::new())?;
+    let Method::Update(reference) = method else {
         return Err("there is no iau-reference".into());
     };
     let task = Task {
@@ -76,6 +77,7 @@ fn export(
         holdout: &examples.select(&[]),
         holdout_out_of_fold: &[],
         holdout_anchor: &[],
+        perturbation: None,
         seed: 0,
         device: &device,
     };

@@ -34,7 +34,6 @@ use forgetd::{
         version::ServedVersion,
     },
     store::{Keyring, Store},
-    unlearning,
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -206,7 +205,6 @@ async fn router(url: &str) -> Router {
         rates: Rates::default(),
         is_tls: false,
         limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
-        methods: &unlearning::NAMES,
         metrics: None,
         draining: Draining::default(),
     }))

@@ -5,6 +5,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -26,7 +27,7 @@ use super::{
 pub struct Ledger {
     pub store: Store,
     pub blobs: Blobs,
-    pub service_key: ServiceKey,
+    pub service_key: Arc<ServiceKey>,
     pub key_lock: KeyLock,
 }
 
@@ -76,7 +77,7 @@ impl Ledger {
         };
         let store = Store::open(database_url(config, &folder).expose_secret(), keyring).await?;
         store.migrate().await?;
-        let service_key = ServiceKey::new(*service_key.expose_secret());
+        let service_key = Arc::new(ServiceKey::new(*service_key.expose_secret()));
         Ok(Self { store, blobs, service_key, key_lock })
     }
 

@@ -161,12 +161,11 @@ impl App {
                 .map_err(AppError::Threads)?,
             clock,
             ids,
-            service_key: Arc::new(ledger.service_key),
+            service_key: ledger.service_key,
             access,
             rates: Rates::default(),
             is_tls: config.http.tls.is_some(),
             limits: limits(config),
-            methods: &unlearning::NAMES,
             metrics: Some(metrics),
             draining: draining.clone(),
         });
@@ -302,7 +301,8 @@ pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::R
         device: config.serving.device,
         method_by_name: unlearning::by_name,
     };
-    Worker::new(ledger.store.clone(), ledger.blobs.clone(), clock, ids, options)
+    let (store, blobs) = (ledger.store.clone(), ledger.blobs.clone());
+    Worker::new(store, blobs, ledger.service_key.clone(), clock, ids, options)
 }
 
 /// Resolves at SIGTERM or SIGINT.

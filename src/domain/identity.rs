@@ -105,6 +105,11 @@ impl ServiceKey {
         Digest(self.pseudonym(&[b"body\0", body]).0)
     }
 
+    /// Whence a model's secret noise of one training comes; see `unlearning/certified.rs`.
+    pub fn noise_seed(&self, model_id: Uuid, training: Uuid) -> [u8; 32] {
+        self.pseudonym(&[b"noise\0", model_id.as_bytes(), training.as_bytes()]).0
+    }
+
     fn pseudonym(&self, parts: &[&[u8]]) -> Pseudonym {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.0.expose_secret())
             .expect("HMAC takes a key of any length");

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -100,8 +101,12 @@ impl Default for Recipe {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Name of an unlearning method: `iau`, `gauss-newton`, `iau-reference` or `retrain`.
+    /// Name of an unlearning method: `iau`, `gauss-newton`, `certified` (of linear networks),
+    /// `iau-reference` or `retrain`.
     pub method: String,
+    /// The method's hyper-parameters; its defaults where one is not given.
+    #[schema(value_type = Object)]
+    pub method_parameters: Map<String, Value>,
     /// An update whose hold-out accuracy falls by more than this (a share, not points) is not
     /// published; its batch is retrained instead.
     #[schema(minimum = 0.0, maximum = 1.0)]
@@ -148,6 +153,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             method: "iau".into(),
+            method_parameters: Map::new(),
             holdout_accuracy_tolerance: 0.03,
             batch_requests_max: 1_000,
             due_within_days: 30,
@@ -211,7 +217,7 @@ impl Recipe {
 
 impl Policy {
     /// # Errors
-    /// Names the first value outside its range. Whether the method exists, `unlearning` knows.
+    /// Names the first value outside its range. Which methods there are, `unlearning` knows.
     pub fn validate(&self) -> Result<(), RangeError> {
         let share = |field, value: f64| check((0.0..=1.0).contains(&value), field, value, "0 to 1");
         let settlement = &self.settlement;

@@ -203,7 +203,7 @@ impl MethodSpec {
         if self.name == NOTHING {
             return Ok(None);
         }
-        unlearning::by_name_with(&self.name, &self.parameters).map(Some)
+        unlearning::by_name(&self.name, &self.parameters).map(Some)
     }
 }
 

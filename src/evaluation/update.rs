@@ -87,6 +87,7 @@ impl Trained {
             holdout: self.holdout(),
             holdout_out_of_fold: &self.out_of_fold.holdout,
             holdout_anchor: &self.holdout_anchors,
+            perturbation: None,
             seed,
             device: &device,
         };

@@ -14,8 +14,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
+        chain::Chain,
         model::{Model, ModelName, Policy, Recipe},
-        network::{Architecture, NetworkSpec},
+        network::{Architecture, NetworkSpec, Preset},
         sample::SampleCounts,
         schema::InputSchema,
         timestamp::Timestamp,
@@ -29,7 +30,9 @@ use crate::{
         state::State,
         versions::VersionView,
     },
+    nn::convex::is_linear,
     store::CreateModel,
+    unlearning::{self, Method},
 };
 
 /// A model to create.
@@ -116,7 +119,7 @@ pub async fn create(
     _: Caller<Administering>,
     Json { value: new, .. }: Json<NewModel>,
 ) -> Result<impl IntoResponse, Problem> {
-    validate(&new, state.methods).map_err(Problem::InvalidModel)?;
+    validate(&new).map_err(Problem::InvalidModel)?;
     let created_at = state.clock.now();
     let model = Model {
         id: state.ids.next(created_at),
@@ -171,13 +174,11 @@ pub async fn read(
 }
 
 /// Everything that can be known to be wrong before there is data.
-fn validate(new: &NewModel, methods: &[&str]) -> Result<(), String> {
+fn validate(new: &NewModel) -> Result<(), String> {
     new.schema.validate().map_err(|error| error.to_string())?;
     new.recipe.validate().map_err(|error| format!("recipe: {error}"))?;
     new.policy.validate().map_err(|error| format!("policy: {error}"))?;
-    if !methods.contains(&new.policy.method.as_str()) {
-        return Err(format!("policy: `method` must be one of {}", methods.join(", ")));
-    }
+    check_method(&new.policy, &new.network).map_err(|reason| format!("policy: {reason}"))?;
     if let InputSchema::Columns(columns) = &new.schema {
         let odd = |name: &str| name.len() > 200 || name.chars().any(char::is_control);
         if let Some(position) = columns.iter().position(|column| odd(&column.name)) {
@@ -188,6 +189,22 @@ fn validate(new: &NewModel, methods: &[&str]) -> Result<(), String> {
         }
     }
     check_network(&new.network, &new.schema).map_err(|error| format!("network: {error}"))
+}
+
+fn check_method(policy: &Policy, network: &Architecture) -> Result<(), String> {
+    let method = unlearning::of_policy(policy).map_err(|error| Chain(&error).to_string())?;
+    let wants_linear = match method {
+        Method::Update(update) => update.perturbation().is_some(),
+        Method::Retrain => false,
+    };
+    let is_linear = match network {
+        Architecture::Preset(preset) => preset.preset == Preset::Logistic,
+        Architecture::Layers(layers) => is_linear(&layers.layers),
+    };
+    if wants_linear && !is_linear {
+        return Err(format!("method {:?} is for the preset `logistic` alone", policy.method));
+    }
+    Ok(())
 }
 
 /// The number of classes is known at training only, and the width of one-hot columns too.
@@ -239,7 +256,7 @@ mod tests {
         for (name, value) in changes.as_object().unwrap() {
             new[name] = value.clone();
         }
-        validate(&serde_json::from_value(new).unwrap(), &["iau"]).err()
+        validate(&serde_json::from_value(new).unwrap()).err()
     }
 
     #[test]
@@ -254,6 +271,13 @@ mod tests {
         refused(layers(serde_json::json!(["relu"])), "[3, 32, 32]");
         refused(layers(serde_json::json!([])), "no layers");
         refused(serde_json::json!({"policy": {"method": "magic"}}), "iau");
+        refused(serde_json::json!({"policy": {"method": "ssd"}}), "iau");
+        let policy = serde_json::json!({"method": "iau", "method_parameters": {"steps": 3}});
+        refused(serde_json::json!({"policy": policy}), "steps");
+        let certified = serde_json::json!({"method": "certified"});
+        assert_eq!(refusal(serde_json::json!({"policy": certified})), None);
+        let network = serde_json::json!({"preset": "mlp"});
+        refused(serde_json::json!({"policy": certified, "network": network}), "logistic");
         refused(serde_json::json!({"recipe": {"epochs": 0}}), "epochs");
         refused(serde_json::json!({"schema": {"columns": []}}), "no columns");
         let column = serde_json::json!({"name": "a\u{0}", "kind": "numeric"});

@@ -39,8 +39,6 @@ pub struct State {
     /// Answers then ask browsers to come back by TLS only.
     pub is_tls: bool,
     pub limits: Limits,
-    /// Names of the unlearning methods that a policy may choose.
-    pub methods: &'static [&'static str],
     /// Renders `/metrics`; absent where no recorder is installed.
     pub metrics: Option<PrometheusHandle>,
     pub draining: Draining,

@@ -90,7 +90,6 @@ async fn service(access: Access) -> Service {
             queued_deletions: 2,
             ..Limits::default()
         },
-        methods: &["iau"],
         metrics: None,
         draining: Draining::default(),
     };

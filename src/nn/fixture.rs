@@ -85,6 +85,11 @@ pub fn digits(rows: usize, seed: u64) -> Examples {
     patterns(rows, seed, vec![64])
 }
 
+/// As [`digits`], of 8 bytes.
+pub fn few_digits(rows: usize, seed: u64) -> Examples {
+    patterns(rows, seed, vec![8])
+}
+
 /// As [`digits`], of shape `[3, 32, 32]`.
 pub fn images(rows: usize, seed: u64) -> Examples {
     patterns(rows, seed, vec![3, 32, 32])

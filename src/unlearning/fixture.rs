@@ -85,6 +85,7 @@ impl World {
             holdout: &self.holdout,
             holdout_out_of_fold: &self.holdout_out_of_fold,
             holdout_anchor: &self.holdout_anchor,
+            perturbation: None,
             seed: 3,
             device: &self.device,
         }
@@ -160,6 +161,7 @@ impl Convex {
             holdout: &self.none,
             holdout_out_of_fold: &[],
             holdout_anchor: &[],
+            perturbation: None,
             seed: 3,
             device: &self.device,
         }

@@ -1,6 +1,7 @@
 //! Unlearning: one file per method behind one trait, what a result is measured by, and whether
 //! it may be published.
 
+pub mod certified;
 pub mod counterfactual;
 mod descent;
 pub mod evidence;
@@ -20,11 +21,19 @@ use burn::tensor::Device;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use self::{
-    fine_tune::FineTune, fisher::Fisher, gauss_newton::GaussNewton, iau::Iau, influence::Influence,
-    neg_grad_plus::NegGradPlus, reference::Reference, ssd::Ssd,
+    certified::Certified, fine_tune::FineTune, fisher::Fisher, gauss_newton::GaussNewton, iau::Iau,
+    influence::Influence, neg_grad_plus::NegGradPlus, reference::Reference, ssd::Ssd,
 };
-use crate::domain::{examples::Examples, model::RangeError, watch::Watch};
-use crate::nn::{network::Network, parameters::Parameters};
+use crate::domain::{
+    examples::Examples,
+    model::{Policy, RangeError},
+    watch::Watch,
+};
+use crate::nn::{
+    convex::{Perturbation, PerturbationSpec},
+    network::Network,
+    parameters::Parameters,
+};
 
 /// How deleted samples are forgotten.
 pub enum Method {
@@ -33,22 +42,29 @@ pub enum Method {
     Update(Box<dyn Update>),
 }
 
-/// The methods that a policy can name; [`by_name_with`] knows others, to compare with.
-pub const NAMES: [&str; 4] = ["gauss-newton", "iau", "iau-reference", "retrain"];
+/// The methods that a policy can name; [`by_name`] knows others, to compare with.
+pub const NAMES: [&str; 5] = ["certified", "gauss-newton", "iau", "iau-reference", "retrain"];
 
-/// The method of that name with its default parameters; `None` when there is none.
-pub fn by_name(name: &str) -> Option<Method> {
-    by_name_with(name, &serde_json::Map::new()).ok()
+/// As [`by_name`], of the methods that a policy can name.
+///
+/// # Errors
+/// As [`by_name`], or when the method is there to be compared with only.
+pub fn of_policy(policy: &Policy) -> Result<Method, MethodError> {
+    if NAMES.contains(&policy.method.as_str()) {
+        by_name(&policy.method, &policy.method_parameters)
+    } else {
+        Err(MethodError::NotOffered(policy.method.clone()))
+    }
 }
 
-/// The method of that name with these parameters, and the default where one is not given.
+/// A method's hyper-parameters; defaults where one is not given.
+pub type MethodParameters = serde_json::Map<String, serde_json::Value>;
+
+/// The method of that name with these parameters.
 ///
 /// # Errors
 /// When there is no such method, it has no such parameter, or a value is out of range.
-pub fn by_name_with(
-    name: &str,
-    parameters: &serde_json::Map<String, serde_json::Value>,
-) -> Result<Method, MethodError> {
+pub fn by_name(name: &str, parameters: &MethodParameters) -> Result<Method, MethodError> {
     macro_rules! update {
         ($method:ty) => {{
             let method: $method = parse(name, parameters)?;
@@ -58,6 +74,7 @@ pub fn by_name_with(
         }};
     }
     match name {
+        "certified" => update!(Certified),
         "fine-tune" => update!(FineTune),
         "fisher" => update!(Fisher),
         "gauss-newton" => update!(GaussNewton),
@@ -79,6 +96,8 @@ pub fn by_name_with(
 pub enum MethodError {
     #[error("there is no unlearning method {0:?}")]
     Unknown(String),
+    #[error("`method` must be one of {names}, not {0:?}", names = NAMES.join(", "))]
+    NotOffered(String),
     #[error("the parameters of method {method:?} cannot be read")]
     Parameters { method: String, source: serde_json::Error },
     #[error("a parameter of method {method:?} is out of range")]
@@ -91,7 +110,7 @@ struct NoParameters {}
 
 fn parse<T: DeserializeOwned>(
     method: &str,
-    parameters: &serde_json::Map<String, serde_json::Value>,
+    parameters: &MethodParameters,
 ) -> Result<T, MethodError> {
     T::deserialize(parameters)
         .map_err(|source| MethodError::Parameters { method: method.to_owned(), source })
@@ -106,6 +125,12 @@ pub trait Update: Send + Sync {
 
     /// How many retained rows it wants drawn for it; `None` wants all.
     fn retained_rows_max(&self) -> Option<usize>;
+
+    /// How the objective must be perturbed that weights are trained to the minimum of, for this method
+    /// to update them; only of linear networks.
+    fn perturbation(&self) -> Option<PerturbationSpec> {
+        None
+    }
 
     /// The same task gives the same network to the bit on one machine.
     fn update(&self, task: &Task<'_>, watch: &dyn Watch) -> Result<Updated, UnlearningError>;
@@ -130,6 +155,8 @@ pub struct Task<'a> {
     pub holdout: &'a Examples,
     pub holdout_out_of_fold: &'a [f32],
     pub holdout_anchor: &'a [f32],
+    /// How the objective was perturbed that the network is at the minimum of, where it was.
+    pub perturbation: Option<&'a Perturbation>,
     pub seed: u64,
     /// The network's.
     pub device: &'a Device,
@@ -146,6 +173,9 @@ pub struct Updated {
 pub enum UnlearningError {
     #[error("unlearning was cancelled")]
     Cancelled,
+    /// It could not do what it promises; the batch is to be retrained.
+    #[error("the method gives up: {0}")]
+    Refused(String),
     #[error("there are no samples to forget")]
     NothingToForget,
     #[error("there are no samples left to hold the network in place; retrain instead")]
@@ -229,7 +259,7 @@ mod tests {
     fn every_name_has_its_method_and_no_other_has() {
         let compared = ["fine-tune", "fisher", "influence-first-order", "neg-grad-plus", "ssd"];
         for name in NAMES.into_iter().chain(compared) {
-            match by_name(name).unwrap() {
+            match by_name(name, &MethodParameters::new()).unwrap() {
                 Method::Retrain => assert_eq!(name, "retrain"),
                 Method::Update(update) => {
                     assert_eq!(update.name(), name);
@@ -237,18 +267,20 @@ mod tests {
                 }
             }
         }
-        assert!(by_name("gradient-ascent").is_none());
+        assert!(by_name("gradient-ascent", &MethodParameters::new()).is_err());
     }
 
     #[test]
     fn parameters_replace_defaults_and_wrong_ones_are_named() {
         let with = |name: &str, parameters: serde_json::Value| {
-            by_name_with(name, parameters.as_object().unwrap())
+            by_name(name, parameters.as_object().unwrap())
         };
         let Ok(Method::Update(iau)) = with("iau", serde_json::json!({"steps_min": 7})) else {
             panic!("`iau` is an update")
         };
-        let Some(Method::Update(default)) = by_name("iau") else { panic!("`iau` is an update") };
+        let Ok(Method::Update(default)) = with("iau", serde_json::json!({})) else {
+            panic!("`iau` is an update")
+        };
         assert_eq!(iau.parameters()["steps_min"], 7);
         assert_eq!(iau.parameters()["steps_max"], default.parameters()["steps_max"]);
 

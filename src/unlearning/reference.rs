@@ -148,6 +148,7 @@ mod tests {
             holdout: &holdout,
             holdout_out_of_fold: &[],
             holdout_anchor: &[],
+            perturbation: None,
             seed: 0,
             device,
         };

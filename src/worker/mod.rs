@@ -7,6 +7,7 @@
 
 mod compute;
 mod lease;
+mod perturbation;
 mod replay;
 mod retraining;
 mod unlearning;
@@ -24,12 +25,12 @@ use crate::{
     clock::{Clock, Ids},
     dataset::encoder::EncodingError,
     domain::{
-        chain::Chain, job::JobKind, network::NetworkError, timestamp::Timestamp, version::Cause,
-        watch::Progress,
+        chain::Chain, identity::ServiceKey, job::JobKind, network::NetworkError,
+        timestamp::Timestamp, version::Cause, watch::Progress,
     },
     nn::{device::DeviceKind, training::TrainingError, weights::WeightsError},
     store::{BlobError, Blobs, Claim, Claimed, Store, StoreError},
-    unlearning::{Method, UnlearningError},
+    unlearning::{Method, MethodError, MethodParameters, UnlearningError},
 };
 
 use compute::Compute;
@@ -49,8 +50,8 @@ pub struct WorkerOptions {
     /// Threads that compute; predictions have their own.
     pub threads: usize,
     pub device: DeviceKind,
-    /// The unlearning method of a policy's name.
-    pub method_by_name: fn(&str) -> Option<Method>,
+    /// The unlearning method of a policy's name, with the policy's parameters.
+    pub method_by_name: fn(&str, &MethodParameters) -> Result<Method, MethodError>,
 }
 
 /// Told of the progress of whatever this worker does, on the thread that computes.
@@ -60,6 +61,7 @@ pub struct Worker {
     id: Uuid,
     store: Store,
     blobs: Blobs,
+    service_key: Arc<ServiceKey>,
     clock: Clock,
     ids: Ids,
     options: WorkerOptions,
@@ -87,6 +89,11 @@ pub enum JobError {
     Training(#[from] TrainingError),
     #[error(transparent)]
     Unlearning(#[from] UnlearningError),
+    #[error(
+        "the policy's method works on linear networks alone (preset `logistic`): choose another \
+         method, or another network"
+    )]
+    NotLinear,
     #[error("the ledger is damaged: {0}")]
     Damaged(String),
     #[error("there are no training samples; ingest some first")]
@@ -108,6 +115,7 @@ impl JobError {
             | Self::Network(_)
             | Self::Weights(_)
             | Self::Training(_)
+            | Self::NotLinear
             | Self::Damaged(_)
             | Self::NoSamples => false,
         }
@@ -120,13 +128,14 @@ impl Worker {
     pub fn new(
         store: Store,
         blobs: Blobs,
+        service_key: Arc<ServiceKey>,
         clock: Clock,
         ids: Ids,
         options: WorkerOptions,
     ) -> std::io::Result<Self> {
         let compute = Compute::new(options.threads)?;
         let id = ids.next(clock.now());
-        Ok(Self { id, store, blobs, clock, ids, options, compute, listener: None })
+        Ok(Self { id, store, blobs, service_key, clock, ids, options, compute, listener: None })
     }
 
     #[must_use]

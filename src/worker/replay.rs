@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        audit::canonical,
         deletion::Target,
         identity::Digest,
         job::JobKind,
@@ -25,7 +24,7 @@ use crate::{
 
 use super::{
     JobError, ProgressListener, Worker,
-    retraining::{Fitted, PAGE_ROWS},
+    retraining::{Fitted, PAGE_ROWS, Plan},
     unlearning::Drawing,
 };
 
@@ -65,8 +64,10 @@ pub enum ReplayError {
     UnknownModel(Uuid),
     #[error("this build of forgetd cannot read the record's {0:?}")]
     Unreadable(&'static str),
-    #[error("in this build of forgetd the method has other parameters; use the one that made it")]
-    OtherParameters,
+    #[error(
+        "this build of forgetd has no method {0:?} of these parameters; use the one that made it"
+    )]
+    OtherMethod(String),
     #[error(
         "of the {of} samples that it was trained on {left} are left: the others were deleted \
          since, and their content with them"
@@ -102,8 +103,12 @@ impl Worker {
         let device: DeviceKind = field(&recorded.method, "device")?;
         let weights = match &recorded.origin {
             Origin::Samples(count) => {
-                let model = Model { recipe: field(&recorded.method, "recipe")?, ..model };
-                self.train_again(model, recorded.epoch, *count, device.device()).await?
+                let plan = Plan {
+                    model: Model { recipe: field(&recorded.method, "recipe")?, ..model },
+                    perturbed: field(&recorded.method, "perturbation")?,
+                    service_key: self.service_key.clone(),
+                };
+                self.train_again(plan, recorded.epoch, *count, device.device()).await?
             }
             Origin::Parent(made_by) => {
                 let update = self.method_again(&recorded.method)?;
@@ -115,19 +120,15 @@ impl Worker {
 
     fn method_again(&self, method: &Value) -> Result<Box<dyn Update>, ReplayError> {
         let name: String = field(method, "name")?;
-        match (self.options.method_by_name)(&name) {
-            Some(Method::Update(update)) => {
-                // In the log 1.0 is 1.
-                let are_same = canonical(&update.parameters()) == canonical(&method["parameters"]);
-                if are_same { Ok(update) } else { Err(ReplayError::OtherParameters) }
-            }
-            Some(Method::Retrain) | None => Err(ReplayError::Unreadable("name")),
+        match (self.options.method_by_name)(&name, &field(method, "parameters")?) {
+            Ok(Method::Update(update)) => Ok(update),
+            Ok(Method::Retrain) | Err(_) => Err(ReplayError::OtherMethod(name)),
         }
     }
 
     async fn train_again(
         &self,
-        model: Model,
+        plan: Plan,
         epoch: u64,
         of: u64,
         device: Device,
@@ -135,7 +136,7 @@ impl Worker {
         let mut train: Vec<StoredSample> = Vec::new();
         loop {
             let after = train.last().map_or(-1, |sample| sample.ordinal);
-            let page = self.store.version_samples(model.id, epoch, after, PAGE_ROWS).await?;
+            let page = self.store.version_samples(plan.model.id, epoch, after, PAGE_ROWS).await?;
             if page.is_empty() {
                 break;
             }
@@ -147,7 +148,7 @@ impl Worker {
         }
         let watch = self.reporting(JobKind::Settlement);
         let training = move || {
-            let fitted = Fitted::fit(&model, &train, &device, &watch)?;
+            let fitted = Fitted::fit(&plan, &train, &device, &watch)?;
             Ok(weights::to_safetensors(&fitted.network))
         };
         Ok(self.compute.run(training).await?)

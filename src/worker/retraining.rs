@@ -1,13 +1,16 @@
 //! Training and settlement: the same recipe over every live sample that no request names.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     dataset::encoder::Encoder,
     domain::{
         examples::Examples,
+        identity::ServiceKey,
         model::Model,
         network::NetworkSpec,
         sample::{SamplePredictions, Split, StoredSample},
@@ -21,7 +24,11 @@ use crate::{
     store::{Claimed, NewVersion, Publication},
 };
 
-use super::{JobError, Worker, lease::Holding};
+use super::{
+    JobError, Worker,
+    lease::Holding,
+    perturbation::{Perturbed, polish},
+};
 
 /// Rows read from the ledger at a time.
 pub(super) const PAGE_ROWS: u32 = 4_096;
@@ -34,7 +41,7 @@ impl Worker {
         claimed: &Claimed,
         holding: &Holding,
         cause: Cause,
-        evidence: Option<serde_json::Value>,
+        evidence: Option<Value>,
     ) -> Result<Option<u64>, JobError> {
         let model = &claimed.model;
         let parent_epoch = self.store.current_version(model.id).await?.map(|parent| parent.epoch);
@@ -43,11 +50,15 @@ impl Worker {
         if train.is_empty() {
             return Err(JobError::NoSamples);
         }
-        let (device, watch, owned) = (self.options.device, holding.watch(), model.clone());
-        let trained = self
-            .compute
-            .run(move || Trained::fit(&owned, &train, holdout, device, watch.as_ref()))
-            .await;
+        let (device, watch) = (self.options.device, holding.watch());
+        let plan = Plan {
+            model: model.clone(),
+            perturbed: self.perturbed(model, claimed.job.id),
+            service_key: self.service_key.clone(),
+        };
+        let method = plan.method(device);
+        let training = move || Trained::fit(&plan, &train, holdout, device, watch.as_ref());
+        let trained = self.compute.run(training).await;
         holding.check()?;
         let trained = trained?;
         let weights = self.blobs.put(trained.weights).await?;
@@ -62,11 +73,7 @@ impl Worker {
                 encoder: trained.encoder,
                 classes: trained.classes,
                 metrics: trained.metrics,
-                method: json!({
-                    "name": "retrain",
-                    "recipe": model.recipe,
-                    "device": self.options.device,
-                }),
+                method,
             }),
             predictions: Some(trained.predictions),
             evidence,
@@ -93,6 +100,24 @@ impl Worker {
     }
 }
 
+/// How a model is trained.
+pub(super) struct Plan {
+    pub(super) model: Model,
+    pub(super) perturbed: Option<Perturbed>,
+    pub(super) service_key: Arc<ServiceKey>,
+}
+
+impl Plan {
+    /// For the record.
+    fn method(&self, device: DeviceKind) -> Value {
+        let mut method = json!({"name": "retrain", "recipe": self.model.recipe, "device": device});
+        if let Some(perturbed) = &self.perturbed {
+            method["perturbation"] = json!(perturbed);
+        }
+        method
+    }
+}
+
 /// A network with the encoder that its inputs went through: all that the weights depend on.
 pub(super) struct Fitted {
     pub(super) network: Network,
@@ -103,15 +128,20 @@ pub(super) struct Fitted {
 
 impl Fitted {
     pub(super) fn fit(
-        model: &Model,
+        plan: &Plan,
         train: &[StoredSample],
         device: &Device,
         watch: &dyn Watch,
     ) -> Result<Self, JobError> {
+        let model = &plan.model;
         let encoder = Encoder::fit(&model.schema, train)?;
         let spec = model.architecture.resolve(&encoder.input_shape(), encoder.classes().len())?;
         let rows = encoder.encode(train)?;
-        let network = training::train(&spec, &rows, &model.recipe, device, watch)?;
+        let mut network = training::train(&spec, &rows, &model.recipe, device, watch)?;
+        if let Some(perturbed) = &plan.perturbed {
+            let perturbation = perturbed.draw(&plan.service_key, model.id, &spec)?;
+            network = polish(&network, &rows, &perturbation, watch)?;
+        }
         Ok(Self { network, spec, encoder, rows })
     }
 }
@@ -128,14 +158,15 @@ struct Trained {
 
 impl Trained {
     fn fit(
-        model: &Model,
+        plan: &Plan,
         train: &[StoredSample],
         mut holdout: Vec<StoredSample>,
         device: DeviceKind,
         watch: &dyn Watch,
     ) -> Result<Self, JobError> {
         let device = device.device();
-        let fitted = Fitted::fit(model, train, &device, watch)?;
+        let model = &plan.model;
+        let fitted = Fitted::fit(plan, train, &device, watch)?;
         let Fitted { spec, encoder, rows: train_rows, network } = fitted;
         let classes = encoder.classes().to_vec();
         // A label that no training sample has cannot be predicted, nor measure anything.

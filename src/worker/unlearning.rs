@@ -14,16 +14,16 @@ use crate::{
         sample::{SamplePredictions, Split, StoredSample},
         version::{Cause, Version, VersionMetrics},
     },
-    nn::{device::DeviceKind, weights},
+    nn::{convex::Perturbation, device::DeviceKind, weights},
     store::{Claimed, NewVersion, Publication},
     unlearning::{
-        Method, Task, Update,
+        Method, Task, UnlearningError, Update,
         evidence::{self, Evidence},
         gates,
     },
 };
 
-use super::{JobError, Worker, lease::Holding, rng_of, seed_of};
+use super::{JobError, Worker, lease::Holding, perturbation::Perturbed, rng_of, seed_of};
 
 /// Hold-out rows that evidence and stopping rule see at most.
 const HOLDOUT_ROWS_MAX: usize = 2_048;
@@ -39,6 +39,7 @@ pub(super) struct Batch {
     forgotten: Rows,
     retained: Rows,
     holdout: Rows,
+    perturbation: Option<Perturbation>,
     seed: u64,
 }
 
@@ -79,8 +80,9 @@ impl Worker {
         let (Some(parent), false) = (parent, forgotten.is_empty()) else {
             return self.erase_only(claimed).await;
         };
-        let method = (self.options.method_by_name)(&claimed.model.policy.method);
-        let Some(Method::Update(update)) = method else {
+        let policy = &claimed.model.policy;
+        let method = (self.options.method_by_name)(&policy.method, &policy.method_parameters);
+        let Ok(Method::Update(update)) = method else {
             return self.retrain(claimed, holding, Cause::Settled, None).await;
         };
         // On the heap: what is loaded at once makes a large future.
@@ -94,17 +96,31 @@ impl Worker {
         let updated =
             self.compute.run(move || batch.apply(update.as_ref(), device, watch.as_ref())).await;
         holding.check()?;
-        let updated = updated?;
-
+        let updated = match updated {
+            Err(JobError::Unlearning(UnlearningError::Refused(why))) => {
+                return self.retrain_instead(claimed, holding, json!(null), &why).await;
+            }
+            other => other?,
+        };
         let evidence = json!(updated.evidence);
-        let tolerance = claimed.model.policy.holdout_accuracy_tolerance;
-        if let Err(failure) = gates::judge(&updated.evidence, tolerance) {
-            tracing::warn!(%failure, "the update is not published; retraining instead");
-            metrics::counter!("forgetd_gate_failures_total").increment(1);
-            let evidence = json!({"update": evidence, "gate_failure": failure.to_string()});
-            return self.retrain(claimed, holding, Cause::Settled, Some(evidence)).await;
+        if let Err(failure) = gates::judge(&updated.evidence, policy.holdout_accuracy_tolerance) {
+            let why = failure.to_string();
+            return self.retrain_instead(claimed, holding, evidence, &why).await;
         }
         self.publish_update(claimed, &parent, updated, evidence).await
+    }
+
+    async fn retrain_instead(
+        &self,
+        claimed: &Claimed,
+        holding: &Holding,
+        update: serde_json::Value,
+        why: &str,
+    ) -> Result<Option<u64>, JobError> {
+        tracing::warn!(why, "the update is not published; retraining instead");
+        metrics::counter!("forgetd_gate_failures_total").increment(1);
+        let evidence = json!({"update": update, "gate_failure": why});
+        self.retrain(claimed, holding, Cause::Settled, Some(evidence)).await
     }
 
     /// The batch's samples are in no weights (held out, or ingested since the last training):
@@ -127,6 +143,10 @@ impl Worker {
         updated: Updated,
         evidence: serde_json::Value,
     ) -> Result<Option<u64>, JobError> {
+        if let Some(used) = updated.method["details"]["budget_used"].as_f64() {
+            let model = claimed.model.name.to_string();
+            metrics::gauge!("forgetd_unlearning_budget_used", "model" => model).set(used);
+        }
         let weights = self.blobs.put(updated.weights).await?;
         let forgotten = updated.evidence.samples;
         let publication = Publication {
@@ -165,6 +185,9 @@ impl Worker {
             self.draw(drawing, Split::Train, retained_max),
             self.draw(drawing, Split::Holdout, HOLDOUT_ROWS_MAX),
         )?;
+        let perturbation = Perturbed::of(&parent.method)?
+            .map(|it| it.draw(&self.service_key, parent.model_id, &parent.network))
+            .transpose()?;
         let encoder: Encoder = serde_json::from_value(parent.encoder.clone()).map_err(|error| {
             JobError::Damaged(format!("encoder of {}: {error}", parent.model_id))
         })?;
@@ -173,6 +196,7 @@ impl Worker {
             forgotten: Rows::encode(&encoder, forgotten)?,
             retained: Rows::encode(&encoder, retained)?,
             holdout: Rows::encode(&encoder, holdout)?,
+            perturbation,
             seed: seed_of(drawing.batch_id),
             parent,
         })
@@ -240,22 +264,23 @@ impl Batch {
             holdout: &self.holdout.examples,
             holdout_out_of_fold: &self.holdout.out_of_fold,
             holdout_anchor: &self.holdout.anchor,
+            perturbation: self.perturbation.as_ref(),
             seed: self.seed,
             device: &device,
         };
         let updated = update.update(&task, watch)?;
         let evidence = evidence::measure(&task, &updated.network);
-        Ok(Updated {
-            weights: weights::to_safetensors(&updated.network),
-            method: json!({
-                "name": update.name(),
-                "parameters": update.parameters(),
-                "seed": self.seed,
-                "device": kind,
-                "details": updated.details,
-            }),
-            evidence,
-        })
+        let mut method = json!({
+            "name": update.name(),
+            "parameters": update.parameters(),
+            "seed": self.seed,
+            "device": kind,
+            "details": updated.details,
+        });
+        if let Some(perturbed) = self.parent.method.get("perturbation") {
+            method["perturbation"] = perturbed.clone();
+        }
+        Ok(Updated { weights: weights::to_safetensors(&updated.network), method, evidence })
     }
 }
 

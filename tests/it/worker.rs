@@ -10,6 +10,7 @@ use forgetd::{
     domain::{
         deletion::{DeletionRequest, DeletionState, Guarantee},
         features::Features,
+        identity::ServiceKey,
         job::JobKind,
         model::{Model, SettlementPolicy},
         sample::{NewSample, Split},
@@ -19,7 +20,9 @@ use forgetd::{
     nn::device::DeviceKind,
     serving::{registry::Registry, replica::Replica},
     store::{Blobs, CreateModel},
-    unlearning::{Method, Task, UnlearningError, Update, Updated},
+    unlearning::{
+        self, Method, MethodError, MethodParameters, Task, UnlearningError, Update, Updated,
+    },
     worker::{Worker, WorkerOptions},
 };
 use tokio::task::JoinHandle;
@@ -34,6 +37,7 @@ use crate::{
 on_both!(
     a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
     a_settlement_comes_by_itself_once_the_accuracy_fell,
+    what_is_certified_is_published_and_what_is_not_is_retrained,
 );
 
 /// A worker that runs until it is stopped.
@@ -47,7 +51,7 @@ impl Running {
         ledger: &Ledger,
         blobs: &Blobs,
         clock: &Clock,
-        method_by_name: fn(&str) -> Option<Method>,
+        method_by_name: fn(&str, &MethodParameters) -> Result<Method, MethodError>,
     ) -> Self {
         let options = WorkerOptions {
             lease_duration: LEASE,
@@ -58,7 +62,9 @@ impl Running {
             method_by_name,
         };
         let (store, blobs) = (ledger.store.clone(), blobs.clone());
-        let worker = Worker::new(store, blobs, clock.clone(), Ids::seeded(1), options).unwrap();
+        let key = Arc::new(ServiceKey::new([7; 32]));
+        let worker =
+            Worker::new(store, blobs, key, clock.clone(), Ids::seeded(1), options).unwrap();
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move { worker.run(stopped).await });
@@ -141,12 +147,9 @@ pub async fn request_fits(
 }
 
 /// A method that a test makes.
-struct Made {
-    update: fn(&Task<'_>) -> Updated,
-    panics: bool,
-}
+struct Made<F>(F);
 
-impl Update for Made {
+impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
     fn name(&self) -> &'static str {
         "made for a test"
     }
@@ -160,8 +163,7 @@ impl Update for Made {
     }
 
     fn update(&self, task: &Task<'_>, _: &dyn Watch) -> Result<Updated, UnlearningError> {
-        assert!(!self.panics, "a defect in the method");
-        Ok((self.update)(task))
+        Ok(self.0(task))
     }
 }
 
@@ -172,13 +174,20 @@ fn unchanged(task: &Task<'_>) -> Updated {
 
 async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger) {
     /// Each id is the name of a method, whose first update panics.
-    fn panics_at_first(name: &str) -> Option<Method> {
+    fn panics_at_first(name: &str, _: &MethodParameters) -> Result<Method, MethodError> {
         static CALLED: Mutex<Vec<Uuid>> = Mutex::new(Vec::new());
-        let id = name.parse().ok()?;
-        let mut called = CALLED.lock().unwrap();
-        let panics = !called.contains(&id);
-        called.push(id);
-        Some(Method::Update(Box::new(Made { update: unchanged, panics })))
+        let id: Uuid = name.parse().map_err(|_| MethodError::Unknown(name.into()))?;
+        let update = move |task: &Task<'_>| {
+            let is_first = {
+                let mut called = CALLED.lock().unwrap();
+                let is_first = !called.contains(&id);
+                called.push(id);
+                is_first
+            };
+            assert!(!is_first, "a defect in the method");
+            unchanged(task)
+        };
+        Ok(Method::Update(Box::new(Made(update))))
     }
     let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
     let worker = Running::start(ledger, &blobs, &clock, panics_at_first);
@@ -204,9 +213,11 @@ async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
         weights.scale(-1.0);
         Updated { network: task.network.with_parameters(&weights), ..unchanged(task) }
     }
-    fn turns_answers_around(name: &str) -> Option<Method> {
-        let method = || Method::Update(Box::new(Made { update: turned_around, panics: false }));
-        (name == "turn-around").then(method)
+    fn turns_answers_around(name: &str, _: &MethodParameters) -> Result<Method, MethodError> {
+        let unknown = || MethodError::Unknown(name.into());
+        (name == "turn-around")
+            .then(|| Method::Update(Box::new(Made(turned_around)) as Box<dyn Update>))
+            .ok_or_else(unknown)
     }
     let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
     let worker = Running::start(ledger, &blobs, &clock, turns_answers_around);
@@ -223,5 +234,43 @@ async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
     assert_eq!(causes, [Cause::Settled, Cause::Unlearned, Cause::Trained]);
     let accuracy = |at: usize| versions[at].metrics.holdout_accuracy.unwrap();
     assert!(accuracy(2) > 0.9 && accuracy(1) < 0.1, "{versions:#?}");
+    worker.end().await;
+}
+
+async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let mut model = model_of("certified", None);
+    train(ledger, &model, &clock).await;
+    for number in [0, 5] {
+        let id = forget(ledger, &model, number, &clock).await;
+        request_fits(ledger, id, "the request is completed", |request| {
+            request.state == DeletionState::Completed
+        })
+        .await;
+    }
+    let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
+    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
+    assert_eq!(causes, [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
+    let training = serde_json::json!(versions[2].job_id);
+    for version in &versions {
+        assert_eq!(version.method["perturbation"]["training"], training);
+        assert_eq!(version.method["perturbation"]["sigma"], 1.0);
+    }
+    let used = versions[0].method["details"]["budget_used"].as_f64().unwrap();
+    assert!((0.0..0.1).contains(&used), "{used}");
+
+    // Noise so faint that rounding alone breaks through it.
+    (model.id, model.name) = (new_id(), "faint".parse().unwrap());
+    model.policy.method_parameters.insert("sigma".into(), serde_json::json!(1e-9));
+    train(ledger, &model, &clock).await;
+    let id = forget(ledger, &model, 0, &clock).await;
+    request_fits(ledger, id, "the request is settled", |request| {
+        request.guarantee == Some(Guarantee::Exact)
+    })
+    .await;
+    let evidence = ledger.store.deletion(id).await.unwrap().unwrap().evidence.unwrap();
+    let why = evidence["gate_failure"].to_string();
+    assert!(why.contains("epsilon and delta"), "{why}");
     worker.end().await;
 }
