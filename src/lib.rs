@@ -16,4 +16,5 @@ pub mod outbound;
 pub mod serving;
 pub mod store;
 pub mod unlearning;
+pub mod webhooks;
 pub mod worker;

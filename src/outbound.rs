@@ -1,21 +1,31 @@
 //! Asking other machines over HTTP(S): the only place that does.
 
-use std::time::Duration;
+mod connector;
+mod reach;
 
-use axum::http::{HeaderValue, Request, Uri, header};
+use std::{error::Error, time::Duration};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use secrecy::{ExposeSecret as _, SecretString};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use crate::domain::timestamp::Timestamp;
+
+use connector::{Connector, OutOfReach};
+pub use reach::{AddressError, Network, NetworkError, Reach, URL_BYTES_MAX};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// More than any bundle of 256 audit entries takes.
 const BODY_BYTES_MAX: usize = 32 << 20;
+
+const USER_AGENT: &str = concat!("forgetd/", env!("CARGO_PKG_VERSION"));
+
+const GONE: u16 = 410;
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
@@ -24,7 +34,12 @@ pub enum OutboundError {
     #[error("{0} is no address, or the API key no header")]
     Request(String, #[source] axum::http::Error),
     #[error("{0} cannot be reached, or broke off")]
-    Failed(String, #[source] Box<dyn std::error::Error + Send + Sync>),
+    Failed(String, #[source] Box<dyn Error + Send + Sync>),
+    #[error(
+        "{0} lies beyond where requests may go: it has no address on the Internet, nor one that \
+             the configuration allows besides"
+    )]
+    OutOfReach(String),
     #[error("{0} was not answered in time")]
     TooSlow(String),
     #[error("{address} was answered {status}")]
@@ -42,10 +57,27 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// What was answered to a delivery; nobody reads its body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub status: u16,
+    pub is_success: bool,
+    /// The receiver wants to hear nothing more.
+    pub is_gone: bool,
+    pub retry_after: Option<RetryAfter>,
+}
+
+/// When to come again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    Pause(Duration),
+    At(Timestamp),
+}
+
 /// Speaks HTTP/1.1; certificates are checked against Mozilla's roots. No redirect is followed.
 #[derive(Clone)]
 pub struct Outbound {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
     api_key: Option<SecretString>,
 }
 
@@ -55,13 +87,15 @@ impl Outbound {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new(api_key: Option<SecretString>) -> Result<Self, OutboundError> {
-        let connector = HttpsConnectorBuilder::new()
-            .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-            .map_err(OutboundError::Tls)?
-            .https_or_http()
-            .enable_http1()
-            .build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).build(connector), api_key })
+        Ok(Self { client: client(Reach::anywhere())?, api_key })
+    }
+
+    /// Sends requests no further than the reach.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn within(reach: Reach) -> Result<Self, OutboundError> {
+        Ok(Self { client: client(reach)?, api_key: None })
     }
 
     /// # Errors
@@ -80,6 +114,45 @@ impl Outbound {
     /// When there is no answer.
     pub async fn post(&self, address: &str, body: String) -> Result<Answer, OutboundError> {
         self.ask(address, Some(body)).await
+    }
+
+    /// Posts JSON to an address of somebody else's choice. Errors name its host alone: the rest may
+    /// be the receiver's secret.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub async fn deliver(
+        &self,
+        address: &str,
+        headers: &[(HeaderName, String)],
+        body: String,
+        patience: Duration,
+    ) -> Result<Receipt, OutboundError> {
+        let uri = Uri::try_from(address);
+        let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or("the address").to_owned();
+        let unfit = |source| OutboundError::Request(host.clone(), source);
+        let mut request = Request::post(uri.map_err(|error| unfit(error.into()))?)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, USER_AGENT);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::from(body)).map_err(unfit)?;
+        let response = match tokio::time::timeout(patience, self.client.request(request)).await {
+            Err(_) => return Err(OutboundError::TooSlow(host)),
+            Ok(Err(error)) if is_out_of_reach(&error) => {
+                return Err(OutboundError::OutOfReach(host));
+            }
+            Ok(Err(error)) => return Err(OutboundError::Failed(host, error.into())),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status();
+        Ok(Receipt {
+            status: status.as_u16(),
+            is_success: status.is_success(),
+            is_gone: status == GONE,
+            retry_after: retry_after(response.headers()),
+        })
     }
 
     async fn ask(&self, address: &str, body: Option<String>) -> Result<Answer, OutboundError> {
@@ -114,5 +187,50 @@ impl Outbound {
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
         let body = body.await.map_err(failed)?.to_bytes().to_vec();
         Ok(Answer { is_success, status, content_type, body })
+    }
+}
+
+fn client(reach: Reach) -> Result<Client<HttpsConnector<Connector>, Full<Bytes>>, OutboundError> {
+    let connector = HttpsConnectorBuilder::new()
+        .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
+        .map_err(OutboundError::Tls)?
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(Connector { reach });
+    Ok(Client::builder(TokioExecutor::new()).build(connector))
+}
+
+fn is_out_of_reach(error: &(dyn Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |&error| error.source());
+    causes.any(<dyn Error>::is::<OutOfReach>)
+}
+
+/// RFC 9110, section 10.2.3: seconds, or a date; what is neither is not there.
+fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(RetryAfter::Pause(Duration::from_secs(seconds)));
+    }
+    let date = OffsetDateTime::parse(value, &Rfc2822).ok()?;
+    let micros = i64::try_from(date.unix_timestamp_nanos() / 1_000).ok()?;
+    Some(RetryAfter::At(Timestamp::from_micros(micros)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let read = |value: &str| {
+            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]))
+        };
+        assert_eq!(read("120"), Some(RetryAfter::Pause(Duration::from_mins(2))));
+        let date: Timestamp = "1994-11-06T08:49:37Z".parse().unwrap();
+        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(RetryAfter::At(date)));
+        for odd in ["", "-1", "1.5", "soon"] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

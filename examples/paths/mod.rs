@@ -28,6 +28,7 @@ use forgetd::{
         network::Network,
     },
     notary::Notary,
+    outbound::Reach,
     serving::{
         executor::Executor,
         registry::{Registry, ReportStart},
@@ -203,6 +204,7 @@ async fn router(url: &str) -> Router {
         service_key: Arc::new(ServiceKey::new([7; 32])),
         access: Access::Open,
         rates: Rates::default(),
+        reach: Reach::anywhere(),
         is_tls: false,
         limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
         metrics: None,

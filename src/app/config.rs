@@ -13,7 +13,7 @@ use figment::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::nn::device::DeviceKind;
+use crate::{nn::device::DeviceKind, outbound::Network};
 
 /// `FORGETD_HTTP__LISTEN` sets `http.listen`.
 const ENVIRONMENT_PREFIX: &str = "FORGETD_";
@@ -26,6 +26,7 @@ pub struct Config {
     pub serving: ServingConfig,
     pub worker: WorkerConfig,
     pub audit: AuditConfig,
+    pub webhooks: WebhooksConfig,
     pub telemetry: TelemetryConfig,
 }
 
@@ -135,6 +136,22 @@ pub struct WitnessConfig {
     pub key: String,
 }
 
+/// How far messages to webhooks go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebhooksConfig {
+    /// Whether addresses may begin with http: too.
+    pub http_allowed: bool,
+    /// Networks that are not on the Internet, and to which messages may go all the same.
+    pub allowed_networks: Vec<Network>,
+    /// Names of hosts to which messages may go wherever they resolve to.
+    pub allowed_hosts: Vec<String>,
+    /// How long a receiver has to answer.
+    pub timeout_s: u64,
+    /// How long messages are kept that were delivered or given up.
+    pub retention_days: u64,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
@@ -191,6 +208,18 @@ impl Default for ServingConfig {
 impl Default for WorkerConfig {
     fn default() -> Self {
         Self { threads: 1, lease_s: 20, poll_s: 1, attempts_max: 5 }
+    }
+}
+
+impl Default for WebhooksConfig {
+    fn default() -> Self {
+        Self {
+            http_allowed: false,
+            allowed_networks: Vec::new(),
+            allowed_hosts: Vec::new(),
+            timeout_s: 15,
+            retention_days: 30,
+        }
     }
 }
 
@@ -256,6 +285,9 @@ impl Config {
         seconds("serving.poll_s", self.serving.poll_s)?;
         seconds("worker.lease_s", self.worker.lease_s)?;
         seconds("worker.poll_s", self.worker.poll_s)?;
+        within("webhooks.timeout_s", self.webhooks.timeout_s, 1, 60, "1 to 60 seconds")?;
+        let retention = self.webhooks.retention_days;
+        within("webhooks.retention_days", retention, 1, 3_650, "1 to 3650 days")?;
         threads("serving.threads", self.serving.threads)?;
         threads("worker.threads", self.worker.threads)?;
         bytes("http.ingestion_bytes_max", self.http.ingestion_bytes_max)?;
@@ -336,6 +368,8 @@ mod tests {
             "witnesses",
             "previous_master_key",
             "certificate",
+            "allowed_networks",
+            "allowed_hosts",
         ] {
             assert!(text.contains(key), "{key} is not shown");
         }

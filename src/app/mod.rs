@@ -26,10 +26,11 @@ use crate::{
     clock::{Clock, Ids},
     http::{self, Access, Draining, Limits, Rates, State},
     notary::{Notary, NotaryError, Witnessing},
-    outbound::{Outbound, OutboundError},
+    outbound::{Outbound, OutboundError, Reach},
     serving::{executor::Executor, registry::Registry, replica::Replica},
     store::{Store, StoreError},
     unlearning,
+    webhooks::{Messenger, MessengerOptions},
     worker::{Worker, WorkerOptions},
 };
 
@@ -90,6 +91,7 @@ pub struct App {
     witnessing: Option<JoinHandle<()>>,
     working: CancellationToken,
     worker: Option<JoinHandle<()>>,
+    messenger: Option<JoinHandle<()>>,
     _key_lock: KeyLock,
 }
 
@@ -121,6 +123,15 @@ impl App {
                 worker(config, &ledger, clock.clone(), ids.clone()).map_err(AppError::Threads)?;
             let working = working.clone();
             Some(tokio::spawn(async move { worker.run(working).await }))
+        } else {
+            None
+        };
+
+        let reach = reach(config);
+        let messenger = if roles.contains(&Role::Worker) {
+            let outbound = Outbound::within(reach.clone())?;
+            let messenger = messenger(config, &ledger, outbound, clock.clone(), ids.clone());
+            Some(tokio::spawn(messenger.run(working.clone())))
         } else {
             None
         };
@@ -164,6 +175,7 @@ impl App {
             service_key: ledger.service_key,
             access,
             rates: Rates::default(),
+            reach,
             is_tls: config.http.tls.is_some(),
             limits: limits(config),
             metrics: Some(metrics),
@@ -194,6 +206,7 @@ impl App {
             witnessing,
             working,
             worker,
+            messenger,
             _key_lock: ledger.key_lock,
         })
     }
@@ -215,6 +228,9 @@ impl App {
         within(self.drain_timeout, "requests in flight", self.server).await;
         if let Some(worker) = self.worker {
             within(self.drain_timeout, "the worker", worker).await;
+        }
+        if let Some(messenger) = self.messenger {
+            within(self.drain_timeout, "delivering to webhooks", messenger).await;
         }
         self.following.cancel();
         if let Some(replica) = self.replica {
@@ -303,6 +319,26 @@ pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::R
     };
     let (store, blobs) = (ledger.store.clone(), ledger.blobs.clone());
     Worker::new(store, blobs, ledger.service_key.clone(), clock, ids, options)
+}
+
+fn reach(config: &Config) -> Reach {
+    let webhooks = &config.webhooks;
+    Reach::internet(webhooks.http_allowed, &webhooks.allowed_networks, &webhooks.allowed_hosts)
+}
+
+fn messenger(
+    config: &Config,
+    ledger: &Ledger,
+    outbound: Outbound,
+    clock: Clock,
+    ids: Ids,
+) -> Messenger {
+    let options = MessengerOptions {
+        timeout: Duration::from_secs(config.webhooks.timeout_s),
+        retention: Duration::from_secs(config.webhooks.retention_days * 24 * 3600),
+        poll_interval: Duration::from_secs(config.worker.poll_s),
+    };
+    Messenger::new(ledger.store.clone(), outbound, clock, ids, options)
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -331,7 +331,13 @@ impl<'a> Story<'a> {
                 | AuditKind::ApiKeyCreated
                 | AuditKind::ApiKeyRotated
                 | AuditKind::ApiKeyRevoked
-                | AuditKind::LogKeyAdopted => false,
+                | AuditKind::LogKeyAdopted
+                | AuditKind::WebhookCreated
+                | AuditKind::WebhookChanged
+                | AuditKind::WebhookRotated
+                | AuditKind::WebhookDisabled
+                | AuditKind::WebhookActivated
+                | AuditKind::WebhookRemoved => false,
             };
             if !belongs || leaf.model_id != Some(model_id) {
                 return Err(StatementError::Stray(leaf.kind));

@@ -67,6 +67,18 @@ pub enum AuditKind {
     /// The key that signs the log's checkpoints from here on.
     #[serde(rename = "log_key.adopted")]
     LogKeyAdopted,
+    #[serde(rename = "webhook.created")]
+    WebhookCreated,
+    #[serde(rename = "webhook.changed")]
+    WebhookChanged,
+    #[serde(rename = "webhook.rotated")]
+    WebhookRotated,
+    #[serde(rename = "webhook.disabled")]
+    WebhookDisabled,
+    #[serde(rename = "webhook.activated")]
+    WebhookActivated,
+    #[serde(rename = "webhook.removed")]
+    WebhookRemoved,
 }
 
 /// One entry on its way into the log, in the transaction that it records.
@@ -74,7 +86,7 @@ pub enum AuditKind {
 pub struct NewAuditEvent {
     pub kind: AuditKind,
     pub model_id: Option<Uuid>,
-    /// The model, deletion request, job, version's job or API key that it is about.
+    /// The model, deletion request, job, version's job, API key or webhook that it is about.
     pub about: Option<Uuid>,
     /// Counts, digests, epochs, pseudonyms; never an identifier of a person.
     pub details: Value,

@@ -18,3 +18,4 @@ pub mod sealing;
 pub mod timestamp;
 pub mod version;
 pub mod watch;
+pub mod webhook;

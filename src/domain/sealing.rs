@@ -1,13 +1,13 @@
 //! Sealing what speaks of a sample: AES-256-GCM (NIST SP 800-38D) under a data key of the sample's
 //! own, which is kept only wrapped under the service's master key. What was sealed is gone once its
-//! data key is.
+//! data key is. Secrets of webhooks are sealed under the master key itself.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use secrecy::{ExposeSecret, SecretBox, zeroize::Zeroize};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::identity::Digest;
+use super::{identity::Digest, webhook::WebhookSecret};
 
 pub const KEY_BYTES: usize = 32;
 
@@ -20,12 +20,13 @@ const TAG_BYTES: usize = 16;
 /// Length of a wrapped data key.
 pub const WRAPPED_BYTES: usize = NONCE_BYTES + KEY_BYTES + TAG_BYTES;
 
-/// Which of a sample's texts it is.
+/// Which of its owner's texts it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     DataKey,
     Content,
     Predictions,
+    WebhookSecret,
 }
 
 /// Whose text it is. It is authenticated with the text: moved to another sample, model or column,
@@ -34,6 +35,13 @@ pub enum Part {
 pub struct Owner {
     pub model_id: Uuid,
     pub sample_id: Uuid,
+}
+
+impl Owner {
+    /// A webhook is no sample, and no model's.
+    const fn webhook(id: Uuid) -> Self {
+        Self { model_id: Uuid::nil(), sample_id: id }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +81,27 @@ impl MasterKey {
         bytes.zeroize();
         key.map(DataKey::new)
     }
+
+    /// `WRAPPED_BYTES` bytes.
+    pub fn seal_secret(
+        &self,
+        secret: &WebhookSecret,
+        webhook_id: Uuid,
+        nonce: [u8; NONCE_BYTES],
+    ) -> Vec<u8> {
+        let owner = Owner::webhook(webhook_id);
+        seal(&self.cipher, Part::WebhookSecret, owner, nonce, secret.bytes())
+    }
+
+    /// # Errors
+    /// When the secret was sealed under another master key or for another webhook.
+    pub fn open_secret(&self, sealed: &[u8], webhook_id: Uuid) -> Result<WebhookSecret, SealError> {
+        let owner = Owner::webhook(webhook_id);
+        let mut bytes = open(&self.cipher, Part::WebhookSecret, owner, sealed)?;
+        let secret = bytes.as_slice().try_into().map_err(|_| SealError);
+        bytes.zeroize();
+        secret.map(WebhookSecret::new)
+    }
 }
 
 impl DataKey {
@@ -102,6 +131,7 @@ fn place(part: Part, owner: Owner) -> Aad<[u8; 33]> {
         Part::DataKey => 1,
         Part::Content => 2,
         Part::Predictions => 3,
+        Part::WebhookSecret => 4,
     };
     bytes[1..17].copy_from_slice(owner.model_id.as_bytes());
     bytes[17..].copy_from_slice(owner.sample_id.as_bytes());
@@ -187,6 +217,18 @@ mod tests {
         assert_ne!(master.fingerprint(), other.fingerprint());
         let elsewhere = Owner { sample_id: Uuid::from_u128(9), ..OWNER };
         assert!(master.unwrap(&wrapped, elsewhere).is_err());
+    }
+
+    #[test]
+    fn a_webhooks_secret_opens_for_that_webhook_only() {
+        let (master, id) = (MasterKey::new(&[3; KEY_BYTES]), Uuid::from_u128(1));
+        let secret = WebhookSecret::new([7; KEY_BYTES]);
+        let sealed = master.seal_secret(&secret, id, [1; NONCE_BYTES]);
+        assert_eq!(sealed.len(), WRAPPED_BYTES);
+        assert_eq!(master.open_secret(&sealed, id).unwrap().expose(), secret.expose());
+        assert!(master.open_secret(&sealed, Uuid::from_u128(2)).is_err());
+        assert!(MasterKey::new(&[4; KEY_BYTES]).open_secret(&sealed, id).is_err());
+        assert!(master.unwrap(&sealed, Owner::webhook(id)).is_err(), "it is no data key");
     }
 
     #[test]

@@ -29,6 +29,17 @@ use crate::{
 
 const NAME_MAX: usize = 200;
 
+/// # Errors
+/// When the text can be no name for people.
+pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+    let fits = (1..=NAME_MAX).contains(&name.chars().count());
+    if fits && !name.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let detail = format!("`name` must be 1 to {NAME_MAX} printable characters");
+    Err(Problem::InvalidBody { detail, spot: Spot::default() })
+}
+
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({
@@ -112,10 +123,7 @@ pub async fn create(
     Json { value: new, .. }: Json<NewApiKey>,
 ) -> Result<impl IntoResponse, Problem> {
     let invalid = |detail: String| Problem::InvalidBody { detail, spot: Spot::default() };
-    let is_name = (1..=NAME_MAX).contains(&new.name.chars().count());
-    if !is_name || new.name.chars().any(char::is_control) {
-        return Err(invalid(format!("`name` must be 1 to {NAME_MAX} printable characters")));
-    }
+    check_name(&new.name)?;
     if !(1..=Scope::ALL.len()).contains(&new.scopes.len()) {
         return Err(invalid(format!("`scopes` must name 1 to {}", Scope::ALL.len())));
     }

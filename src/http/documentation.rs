@@ -32,6 +32,7 @@ use crate::http::{
         (name = "deletion-requests", description = "Requests to forget, from receipt to completion"),
         (name = "audit", description = "What was done, in order"),
         (name = "access", description = "API keys and their limits"),
+        (name = "webhooks", description = "Who is told of what happens, by Standard Webhooks"),
         (name = "inference", description = "Open Inference Protocol v2"),
         (name = "operations", description = "For those who run the service"),
     )

@@ -26,6 +26,8 @@ mod tombstones;
 mod training_runs;
 mod transparency;
 mod versions;
+mod webhook_messages;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -87,6 +89,12 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::read, api_keys::revoke))
         .routes(routes!(api_keys::rotate))
+        .routes(routes!(webhooks::create, webhooks::list))
+        .routes(routes!(webhooks::read, webhooks::change, webhooks::remove))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::activate))
+        .routes(routes!(webhook_messages::list))
+        .routes(routes!(webhook_messages::redeliver))
         .routes(routes!(inference::server))
         .routes(routes!(inference::live))
         .routes(routes!(inference::ready))

@@ -74,6 +74,8 @@ pub enum Resource {
     Tombstone,
     Tile,
     ApiKey,
+    Webhook,
+    WebhookMessage,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +142,9 @@ pub enum Problem {
     NotSuspended {
         state: DeletionState,
     },
+    TooManyWebhooks {
+        limit: u64,
+    },
     TrainingRunActive {
         kind: &'static str,
         id: uuid::Uuid,
@@ -181,6 +186,7 @@ impl Problem {
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
+            | Self::TooManyWebhooks { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. } => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
@@ -233,6 +239,7 @@ impl Problem {
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
+            | Self::TooManyWebhooks { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }
             | Self::InvalidInference(_)

@@ -22,6 +22,7 @@ use crate::{
         rate::Rates,
     },
     notary::Notary,
+    outbound::Reach,
     serving::{executor::Executor, registry::Registry},
     store::Store,
 };
@@ -36,6 +37,8 @@ pub struct State {
     pub service_key: Arc<ServiceKey>,
     pub access: Access,
     pub rates: Rates,
+    /// Where webhooks may be.
+    pub reach: Reach,
     /// Answers then ask browsers to come back by TLS only.
     pub is_tls: bool,
     pub limits: Limits,

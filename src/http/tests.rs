@@ -31,6 +31,7 @@ use crate::{
     },
     nn::{network::Network, weights},
     notary::Notary,
+    outbound::Reach,
     serving::{executor::Executor, registry::Registry, replica::Replica},
     store::{Blobs, Claim, Keyring, NewVersion, Publication, Store},
 };
@@ -83,6 +84,7 @@ async fn service(access: Access) -> Service {
         service_key: std::sync::Arc::new(ServiceKey::new([7; 32])),
         access,
         rates: Rates::default(),
+        reach: Reach::internet(false, &[], &[]),
         is_tls: false,
         limits: Limits {
             body_bytes: 1 << 20,

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::store::{
-    Keyring, StoreError, audit, postgres, sqlite,
+    Keyring, StoreError, audit, outbox, postgres, sqlite,
     transaction::{Connection, Dialect, Tx, reading},
 };
 
@@ -155,6 +155,7 @@ impl Store {
             let ended = connection.rollback().await;
             return ended.map_err(|source| StoreError::of(operation, source));
         }
+        outbox::fill(&mut tx, self.keyring()).await?;
         if tx.wakes && tx.dialect() == Dialect::Postgres {
             tx.query("SELECT pg_notify('forgetd', '')").execute().await?;
         }

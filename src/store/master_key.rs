@@ -13,6 +13,7 @@ use crate::{
         sealing::write,
         sql::Sql,
         transaction::{Dialect, Tx, reading, writing},
+        webhooks::reseal_secrets,
     },
 };
 
@@ -51,8 +52,8 @@ impl Store {
     }
 
     /// Wraps the next data keys after sample `after` under the adopted master key. Returns the last
-    /// one, from which to go on, or `None` once none is left that another master key opens; that is
-    /// recorded.
+    /// one, from which to go on, or `None` once none is left, and no webhook's secret, that another
+    /// master key opens; that is recorded.
     pub async fn rewrap_data_keys(
         &self,
         after: Option<Uuid>,
@@ -84,6 +85,7 @@ impl Store {
             write(tx, REWRAP, &wrapped).await?;
             let last = wrapped.last().map(|(sample_id, _)| *sample_id);
             if last.is_none() {
+                reseal_secrets(tx, keyring).await?;
                 let details = serde_json::json!({"to": master.fingerprint()});
                 tx.record(now, AuditKind::MasterKeyRotated, None, None, details);
             }

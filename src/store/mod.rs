@@ -7,7 +7,7 @@
 //! before it comes near either.
 //!
 //! Locks are taken in one order: an idempotency key, an API key, the master key or a model's
-//! ordinals, then the model, then the head of the audit log.
+//! ordinals, then the model, then a webhook's message, the webhook, and the head of the audit log.
 
 mod acceptance;
 mod approvals;
@@ -27,6 +27,7 @@ mod ledger;
 mod lineage;
 mod master_key;
 mod models;
+mod outbox;
 mod postgres;
 mod publication;
 mod quotas;
@@ -38,6 +39,7 @@ mod sql;
 mod sqlite;
 mod transaction;
 mod versions;
+mod webhooks;
 
 pub use acceptance::{Acceptance, Idempotency, NewDeletion};
 pub use approvals::Decision;
@@ -55,6 +57,7 @@ pub use leases::Unsettled;
 pub use ledger::{Store, Wakeups};
 pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
+pub use outbox::{ClaimedMessages, Delivery, Recorded};
 pub use publication::{NewVersion, Publication};
 pub use quotas::Excess;
 pub use replicas::Served;

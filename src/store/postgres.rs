@@ -15,7 +15,7 @@ use crate::{
         audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, sql::Sql, transaction::Tx},
+    store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -167,6 +167,26 @@ pub(super) async fn insert_leaves(
     .array(leaves.iter().map(|(_, _, entry, _)| entry.as_str()).collect::<Vec<_>>())
     .array(leaves.iter().map(|(.., hash)| hash.as_bytes().as_slice()).collect::<Vec<_>>())
     .array(leaves.iter().map(|(_, at, ..)| at.as_micros()).collect::<Vec<_>>())
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_messages(
+    tx: &mut Tx,
+    messages: &[NewMessage],
+) -> Result<u64, StoreError> {
+    tx.query(
+        "INSERT INTO webhook_messages
+             (id, webhook_id, event_type, payload, state, attempts, not_before, created_at)
+         SELECT id, webhook_id, event_type, payload, 'pending', 0, 0, created_at
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[])
+             AS t (id, webhook_id, event_type, payload, created_at)",
+    )
+    .array(messages.iter().map(|it| it.id).collect::<Vec<_>>())
+    .array(messages.iter().map(|it| it.webhook_id).collect::<Vec<_>>())
+    .array(messages.iter().map(|it| it.event_type.as_str()).collect::<Vec<_>>())
+    .array(messages.iter().map(|it| it.payload.as_str()).collect::<Vec<_>>())
+    .array(messages.iter().map(|it| it.created_at.as_micros()).collect::<Vec<_>>())
     .execute()
     .await
 }

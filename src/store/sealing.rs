@@ -11,6 +11,8 @@ use crate::{
         identity::Digest,
         sample::{NewSample, SamplePredictions},
         sealing::{DataKey, MasterKey, Owner, Part, SealError},
+        timestamp::Timestamp,
+        webhook::WebhookSecret,
     },
     store::{
         StoreError, postgres,
@@ -71,6 +73,29 @@ impl Keyring {
             wrapped_key: self.wrap(master, &key, owner),
             content: key.seal(Part::Content, owner, self.ids.bytes(), &content),
         }
+    }
+
+    pub(super) fn seal_secret(
+        &self,
+        master: &MasterKey,
+        webhook_id: Uuid,
+        secret: &WebhookSecret,
+    ) -> Vec<u8> {
+        master.seal_secret(secret, webhook_id, self.ids.bytes())
+    }
+
+    /// Sealed under whichever of the keys.
+    pub(super) fn open_secret(
+        &self,
+        sealed: &[u8],
+        webhook_id: Uuid,
+    ) -> Result<WebhookSecret, SealError> {
+        self.all().find_map(|key| key.open_secret(sealed, webhook_id).ok()).ok_or(SealError)
+    }
+
+    /// For what the ledger writes of its own accord.
+    pub(super) fn next_id(&self, now: Timestamp) -> Uuid {
+        self.ids.next(now)
     }
 
     fn seal_predictions(&self, key: &DataKey, owner: Owner, it: &SamplePredictions) -> Vec<u8> {

@@ -14,7 +14,7 @@ use crate::{
         audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, sql::Sql, transaction::Tx},
+    store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -182,6 +182,29 @@ pub(super) async fn insert_leaves(
          FROM json_each($2)",
     )
     .bind(first_idx)
+    .json(&rows)
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_messages(
+    tx: &mut Tx,
+    messages: &[NewMessage],
+) -> Result<u64, StoreError> {
+    let rows: Vec<_> = messages
+        .iter()
+        .map(|it| {
+            let (id, webhook_id) = (hex_of(it.id), hex_of(it.webhook_id));
+            (id, webhook_id, it.event_type, it.payload.as_str(), it.created_at.as_micros())
+        })
+        .collect();
+    tx.query(
+        "INSERT INTO webhook_messages
+             (id, webhook_id, event_type, payload, state, attempts, not_before, created_at)
+         SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, 'pending', 0, 0,
+             value ->> 4
+         FROM json_each($1)",
+    )
     .json(&rows)
     .execute()
     .await

@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 7] = [
     &["domain"],
     &["clock", "outbound", "nn", "dataset"],
     &["unlearning", "audit", "store"],
-    &["serving", "evaluation", "notary"],
+    &["serving", "evaluation", "notary", "webhooks"],
     &["http", "worker"],
     &["app"],
     &["cli"],

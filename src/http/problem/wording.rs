@@ -48,6 +48,7 @@ impl Problem {
             Self::NotSuspended { .. } => {
                 ("not-suspended", "The deletion request does not wait for approval")
             }
+            Self::TooManyWebhooks { .. } => ("too-many-webhooks", "There are too many webhooks"),
             Self::TrainingRunActive { .. } => {
                 ("training-run-active", "Such a run waits or runs already")
             }
@@ -116,6 +117,9 @@ impl Problem {
             Self::NotCertifiable { state } => {
                 format!("it is {state}; there is a certificate once it is completed").into()
             }
+            Self::TooManyWebhooks { limit } => {
+                format!("there are {limit}; remove one that is not needed any more").into()
+            }
             Self::TrainingRunActive { kind, id } => format!("{kind} run {id}").into(),
             Self::TrainingRunEnded { state } => {
                 format!("it is {} and cannot be cancelled", state.as_str()).into()
@@ -148,6 +152,8 @@ impl Resource {
             Self::Tombstone => ("unknown-tombstone", "There is no such tombstone"),
             Self::Tile => ("unknown-tile", "The audit log has no such tile"),
             Self::ApiKey => ("unknown-api-key", "There is no such API key"),
+            Self::Webhook => ("unknown-webhook", "There is no such webhook"),
+            Self::WebhookMessage => ("unknown-webhook-message", "There is no such message"),
         }
     }
 
@@ -161,6 +167,8 @@ impl Resource {
             Self::Tombstone => "nothing of this name was deleted from the model",
             Self::Tile => "no checkpoint was signed over a tree that has it",
             Self::ApiKey => "no live key has this id",
+            Self::Webhook => "no webhook has this id",
+            Self::WebhookMessage => "the webhook has no message of this id; old ones are removed",
         }
     }
 }

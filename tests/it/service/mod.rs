@@ -20,6 +20,7 @@ mod replicas;
 mod residue;
 mod telemetry;
 mod tls;
+mod webhooks;
 mod witness;
 
 use std::time::{Duration, Instant};

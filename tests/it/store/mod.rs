@@ -16,6 +16,7 @@ mod plans;
 mod propagation;
 mod publication;
 mod quotas;
+pub mod webhooks;
 
 use std::time::Duration;
 

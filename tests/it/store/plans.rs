@@ -4,14 +4,18 @@
 use std::collections::BTreeMap;
 
 use forgetd::{
-    domain::{deletion::DeletionState, job::JobKind, sample::Split, version::Cause},
-    store::{AuditFilter, DeletionFilter, Idempotency, Served, Store},
+    domain::{
+        deletion::DeletionState, job::JobKind, model::Model, sample::Split, version::Cause,
+        webhook::MessageState,
+    },
+    store::{AuditFilter, DeletionFilter, Delivery, Idempotency, Served, Store},
 };
-use sqlx::{AssertSqlSafe, Executor, Row};
+use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::{
     LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, publication,
     sample_target, subject_target,
+    webhooks::{settings, webhook},
 };
 
 /// Tables that grow with the data.
@@ -29,6 +33,7 @@ const LARGE: &[&str] = &[
     "audit_nodes",
     "audit_checkpoints",
     "audit_cosignatures",
+    "webhook_messages",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -62,11 +67,22 @@ async fn hot_lookups_use_indexes() {
     assert!(scans.is_empty(), "SQLite scans:\n{}", scans.join("\n\n"));
 }
 
-/// `SCAN` walks a whole table or index. Walking all models is fine, so is what still waits (partial
-/// indexes that hold nothing else), and rows of a statement's own making.
+/// `SCAN` walks a whole table or index. Walking all models or webhooks is fine, so is what still waits
+/// (partial indexes that hold nothing else), and rows of a statement's own making.
 fn scans_table(step: &str) -> bool {
-    let fine = ["m", "models", "json_each", "requests", "CONSTANT ROW", "replicas", "(subquery-"];
-    let partial = ["jobs_queued", "jobs_lease", "jobs_published", "versions_kept"];
+    let fine = [
+        "m",
+        "models",
+        "json_each",
+        "requests",
+        "CONSTANT ROW",
+        "replicas",
+        "webhooks",
+        "w",
+        "(subquery-",
+    ];
+    let partial =
+        ["jobs_queued", "jobs_lease", "jobs_published", "versions_kept", "webhook_messages_due"];
     step.strip_prefix("SCAN ").is_some_and(|what| {
         let name = what.split(' ').next().unwrap_or_default();
         !fine.iter().any(|it| name == *it || (it.ends_with('-') && name.starts_with(it)))
@@ -79,11 +95,12 @@ fn scans_table(step: &str) -> bool {
 /// (its own foreign keys' too), arrays, settings.
 fn in_sqlite(sql: &str) -> Option<String> {
     let verbs = ["SELECT", "INSERT", "UPDATE", "DELETE"];
-    let own = ["unnest", "pg_notify", "pg_catalog", "FOR NO KEY", "FOR UPDATE"];
+    let own = ["unnest", "pg_notify", "pg_catalog", "FOR NO KEY", "FOR UPDATE", "FOR SHARE"];
     let is_shared = verbs.iter().any(|verb| sql.starts_with(verb))
         && own.iter().all(|word| !sql.contains(word));
     is_shared.then(|| {
-        sql.replace("= ANY($2)", "IN (SELECT unhex(value) FROM json_each($2))")
+        sql.replace("= ANY($1)", "IN (SELECT unhex(value) FROM json_each($1))")
+            .replace("= ANY($2)", "IN (SELECT unhex(value) FROM json_each($2))")
             .replace("= ANY($3)", "IN (SELECT value FROM json_each($3))")
     })
 }
@@ -117,17 +134,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     ] {
         pool.execute(filler).await.unwrap();
     }
-    // A log of many tiles, signed often.
-    for filler in [
-        "INSERT INTO audit_nodes (level, idx, hash)
-         SELECT 1 + i % 2, i / 2, sha256(i::text::bytea) FROM generate_series(0, 9999) AS i",
-        "INSERT INTO audit_checkpoints (size, root, note, signed_at)
-         SELECT i, sha256(i::text::bytea), '', 0 FROM generate_series(1, 5000) AS i",
-        "INSERT INTO audit_cosignatures (size, witness, line)
-         SELECT size, 'w', '' FROM audit_checkpoints",
-    ] {
-        pool.execute(filler).await.unwrap();
-    }
+    fill_logs(pool).await;
     pool.execute("ANALYZE").await.unwrap();
     let database = ledger.url.split(['/', '?']).nth(3).unwrap().to_owned();
     for setting in
@@ -187,8 +194,47 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
         store.audit_events(&AuditFilter { model_id, about }, 5, 20).await.unwrap();
     }
     read_the_tree(&store, new.id).await;
+    deliver(&store, &model).await;
     store.close().await;
     read_plans(&crate::postgres::log(), &database)
+}
+
+/// A log of many tiles, signed often; messages of long ago, to many webhooks.
+async fn fill_logs(pool: &PgPool) {
+    for filler in [
+        "INSERT INTO audit_nodes (level, idx, hash)
+         SELECT 1 + i % 2, i / 2, sha256(i::text::bytea) FROM generate_series(0, 9999) AS i",
+        "INSERT INTO audit_checkpoints (size, root, note, signed_at)
+         SELECT i, sha256(i::text::bytea), '', 0 FROM generate_series(1, 5000) AS i",
+        "INSERT INTO audit_cosignatures (size, witness, line)
+         SELECT size, 'w', '' FROM audit_checkpoints",
+        "INSERT INTO webhook_messages (id, webhook_id, event_type, payload, state, attempts,
+             not_before, created_at, ended_at)
+         SELECT gen_random_uuid(), gen_random_uuid(), '', '', 'delivered', 1, 0, 0,
+             2000000000000000
+         FROM generate_series(1, 20000)",
+    ] {
+        pool.execute(filler).await.unwrap();
+    }
+}
+
+async fn deliver(store: &Store, model: &Model) {
+    let webhook_id = webhook(store, settings()).await.id;
+    let request = new_deletion(model, vec![sample_target(485)], at(39));
+    store.accept_deletion(&request, 1_000).await.unwrap();
+    let token = new_id();
+    store.webhooks_due(at(40)).await.unwrap();
+    let claimed = store.claim_messages(webhook_id, token, at(40), LEASE, 8).await.unwrap();
+    let messages = claimed.unwrap().messages;
+    let delivered = Delivery::Delivered { status: 204 };
+    store.record_delivery(messages[0].id, token, &delivered, at(41)).await.unwrap();
+    for state in [None, Some(MessageState::Delivered)] {
+        store.messages(webhook_id, state, None, 20).await.unwrap();
+    }
+    store.redeliver_message(webhook_id, messages[0].id).await.unwrap();
+    store.outbox_depth().await.unwrap();
+    store.prune_outbox(at(0), at(42)).await.unwrap();
+    store.remove_webhook(webhook_id, at(43)).await.unwrap();
 }
 
 async fn read_the_tree(store: &Store, deletion_id: uuid::Uuid) {

@@ -1,0 +1,198 @@
+//! Webhooks: delivers what the outbox holds, at least once.
+//!
+//! Each webhook with messages that are due is served by a round of its own, at most one at a time
+//! in this process: a slow receiver holds up nobody but itself. What a process had claimed when it
+//! died is due again once its claim has ended.
+
+mod delivery;
+mod schedule;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use metrics::{counter, gauge};
+use tokio::{
+    task::{Id, JoinSet},
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use crate::{
+    clock::{Clock, Ids},
+    domain::{chain::Chain, webhook::Message},
+    outbound::Outbound,
+    store::{ClaimedMessages, Recorded, Store, StoreError},
+};
+
+/// Messages that a round delivers at the same time.
+const ROUND: u32 = 8;
+
+/// Webhooks that a process serves at the same time.
+const ROUNDS_MAX: usize = 128;
+
+/// Beyond the time that a receiver has: for connecting, and for the ledger.
+const CLAIM_MARGIN: Duration = Duration::from_secs(5);
+
+/// Signals come in bursts; between two looks at the outbox lies at least this.
+const PAUSE: Duration = Duration::from_millis(20);
+
+const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// See the configuration's `[webhooks]`.
+#[derive(Clone, Copy, Debug)]
+pub struct MessengerOptions {
+    /// How long a receiver has to answer.
+    pub timeout: Duration,
+    /// How long messages are kept that were delivered or given up.
+    pub retention: Duration,
+    /// The longest time until a message is noticed without a signal.
+    pub poll_interval: Duration,
+}
+
+pub struct Messenger {
+    store: Store,
+    outbound: Outbound,
+    clock: Clock,
+    ids: Ids,
+    options: MessengerOptions,
+}
+
+impl Messenger {
+    pub fn new(
+        store: Store,
+        outbound: Outbound,
+        clock: Clock,
+        ids: Ids,
+        options: MessengerOptions,
+    ) -> Self {
+        Self { store, outbound, clock, ids, options }
+    }
+
+    /// Delivers until `shutdown`; then waits for the attempts under way.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let messenger = Arc::new(self);
+        let mut wakeups = messenger.store.wakeups();
+        let mut prunes = interval(PRUNE_INTERVAL);
+        prunes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut rounds = Rounds::default();
+        while !shutdown.is_cancelled() {
+            if let Err(error) = messenger.begin_rounds(&mut rounds).await {
+                warn!(error = %Chain(&error), "messages wait: the ledger cannot be used now");
+            }
+            tokio::time::sleep(PAUSE).await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = wakeups.next() => {}
+                () = rounds.ended() => {}
+                () = tokio::time::sleep(messenger.options.poll_interval) => {}
+                _ = prunes.tick() => messenger.prune().await,
+            }
+        }
+        rounds.all_ended().await;
+    }
+
+    /// # Errors
+    /// When the ledger cannot be used.
+    async fn begin_rounds(self: &Arc<Self>, rounds: &mut Rounds) -> Result<(), StoreError> {
+        for webhook_id in self.store.webhooks_due(self.clock.now()).await? {
+            if rounds.may_begin(webhook_id) {
+                let messenger = self.clone();
+                rounds.begin(webhook_id, async move { messenger.round(webhook_id).await });
+            }
+        }
+        gauge!("forgetd_webhook_messages_pending").set(self.store.outbox_depth().await? as f64);
+        gauge!("forgetd_webhooks_disabled").set(self.store.disabled_webhooks().await? as f64);
+        Ok(())
+    }
+
+    /// Claims the webhook's next messages and attempts each once.
+    async fn round(&self, webhook_id: Uuid) {
+        // Attempts end well within the claim, however slow the receiver.
+        let (token, duration) = (self.ids.token(), self.options.timeout * 2 + CLAIM_MARGIN);
+        let now = self.clock.now();
+        match self.store.claim_messages(webhook_id, token, now, duration, ROUND).await {
+            Ok(Some(claimed)) => {
+                let attempts = claimed.messages.iter().map(|message| self.serve(&claimed, message));
+                join_all(attempts).await;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(%webhook_id, error = %Chain(&error), "no messages could be claimed");
+                // The next round is not to fail the same way at once.
+                tokio::time::sleep(self.options.poll_interval).await;
+            }
+        }
+    }
+
+    async fn serve(&self, claimed: &ClaimedMessages, message: &Message) {
+        let delivery = self.attempt(claimed, message).await;
+        let now = self.clock.now();
+        let (id, webhook_id) = (message.id, claimed.webhook_id);
+        match self.store.record_delivery(id, claimed.token, &delivery, now).await {
+            Ok(Recorded::Done | Recorded::Fenced) => {}
+            Ok(Recorded::Disabled(reason)) => {
+                let reason = reason.as_str();
+                warn!(%webhook_id, reason, "a webhook is disabled: it is told nothing more");
+                counter!("forgetd_webhooks_disabled_total", "reason" => reason).increment(1);
+            }
+            Err(error) => {
+                let error = Chain(&error);
+                warn!(%webhook_id, message_id = %id, %error, "an attempt could not be recorded");
+            }
+        }
+    }
+
+    async fn prune(&self) {
+        let now = self.clock.now();
+        match self.store.prune_outbox(now.minus(self.options.retention), now).await {
+            Ok(0) => {}
+            Ok(messages) => info!(messages, "removed old messages"),
+            Err(error) => warn!(error = %Chain(&error), "old messages were not removed"),
+        }
+    }
+}
+
+/// The rounds under way, one at most for each webhook.
+#[derive(Default)]
+struct Rounds {
+    tasks: JoinSet<()>,
+    webhooks: HashMap<Id, Uuid>,
+    busy: HashSet<Uuid>,
+}
+
+impl Rounds {
+    fn may_begin(&self, webhook_id: Uuid) -> bool {
+        self.tasks.len() < ROUNDS_MAX && !self.busy.contains(&webhook_id)
+    }
+
+    fn begin(&mut self, webhook_id: Uuid, round: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(round);
+        self.webhooks.insert(task.id(), webhook_id);
+        self.busy.insert(webhook_id);
+    }
+
+    /// Waits for the end of one; for ever while there is none.
+    async fn ended(&mut self) {
+        let id = match self.tasks.join_next_with_id().await {
+            None => std::future::pending().await,
+            Some(Ok((id, ()))) => id,
+            Some(Err(error)) => {
+                warn!(%error, "a round of deliveries panicked");
+                error.id()
+            }
+        };
+        if let Some(webhook_id) = self.webhooks.remove(&id) {
+            self.busy.remove(&webhook_id);
+        }
+    }
+
+    async fn all_ended(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
