@@ -257,6 +257,26 @@ def check_version(facts, leaf):
     same("version.published_at", facts["published_at"], leaf["occurred_at"])
 
 
+def deadline(leaves, request):
+    """The last deadline that the leaves name, each extension checked against the one before."""
+    due_by, extensions = None, iter(request["extensions"])
+    for leaf in leaves:
+        details = leaf["details"]
+        if leaf["kind"] in ("deletion.suspended", "deletion.received"):
+            same("due_by", details["due_by"], due_by or details["due_by"])
+            due_by = details["due_by"]
+        elif leaf["kind"] == "deletion.deadline_extended":
+            stated = next(extensions, {})
+            same("previous_due_by", details["previous_due_by"], due_by)
+            due_by = details["due_by"]
+            for field in ("previous_due_by", "due_by", "reason"):
+                same(f"request.extensions.{field}", stated.get(field), details[field])
+            at = stated.get("extended_at")
+            same("request.extensions.extended_at", at, leaf["occurred_at"])
+    same("request.extensions", next(extensions, None), None)
+    return due_by
+
+
 def check_certificate(text, key, older=None):
     certificate = json.loads(text)
     same("format", certificate["format"], "forgetd-certificate/1")
@@ -288,7 +308,7 @@ def check_certificate(text, key, older=None):
     same("request.targets", targets, received["details"]["targets_digest"])
     same("request.samples", request["samples"], received["details"]["samples"])
     same("request.received_at", request["received_at"], received["details"]["received_at"])
-    same("request.due_by", request["due_by"], received["details"]["due_by"])
+    same("request.due_by", request["due_by"], deadline(leaves, request))
     created = only(leaves, "model.created", request["model_id"])
     same("request.model", request["model"], created["details"]["name"])
     same("batch.id", batch["id"], completed["details"]["batch"])

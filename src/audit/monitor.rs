@@ -171,6 +171,9 @@ impl Monitor {
             (AuditKind::DeletionFailed, Some(id), _) => {
                 self.step(id, &[Stage::Batched], Stage::Ended).map_err(order)?;
             }
+            (AuditKind::DeadlineApproaching | AuditKind::DeadlineExtended, Some(id), _) => {
+                self.is_open(id).map_err(order)?;
+            }
             (AuditKind::DeletionSettled, Some(id), _) => {
                 self.step(id, &[Stage::Completed], Stage::Ended).map_err(order)?;
             }
@@ -185,6 +188,14 @@ impl Monitor {
             None => Ok(()),
             Some(Stage::Suspended) if stage != Stage::Suspended => Ok(()),
             Some(_) => Err("the request was received before"),
+        }
+    }
+
+    fn is_open(&self, id: Uuid) -> Result<(), &'static str> {
+        match self.requests.get(&id) {
+            Some(Stage::Suspended | Stage::Received | Stage::Batched) => Ok(()),
+            Some(Stage::Completed | Stage::Ended) => Err("the request had ended by then"),
+            None => Err("the request was never received"),
         }
     }
 
@@ -245,8 +256,9 @@ mod tests {
     #[test]
     fn what_can_happen_passes() {
         use AuditKind::{
-            DeletionBatched, DeletionCancelled, DeletionCompleted, DeletionReceived,
-            DeletionRefused, DeletionRejected, DeletionSettled, DeletionSuspended,
+            DeadlineApproaching, DeadlineExtended, DeletionBatched, DeletionCancelled,
+            DeletionCompleted, DeletionReceived, DeletionRefused, DeletionRejected,
+            DeletionSettled, DeletionSuspended,
         };
         let entries = [
             version(1, None),
@@ -255,11 +267,13 @@ mod tests {
             entry(DeletionReceived, 3, json!({})),
             entry(DeletionReceived, 4, json!({})),
             entry(DeletionBatched, 1, json!({})),
+            entry(DeadlineApproaching, 1, json!({})),
             entry(DeletionBatched, 1, json!({})),
             entry(DeletionCancelled, 3, json!({})),
             entry(DeletionSuspended, 5, json!({})),
             entry(DeletionRefused, 5, json!({})),
             entry(DeletionSuspended, 6, json!({})),
+            entry(DeadlineExtended, 6, json!({})),
             entry(DeletionReceived, 6, json!({})),
             entry(DeletionCancelled, 6, json!({})),
             version(2, Some(1)),
@@ -274,7 +288,8 @@ mod tests {
     #[test]
     fn what_cannot_happen_is_found() {
         use AuditKind::{
-            DeletionBatched, DeletionCompleted, DeletionReceived, DeletionRefused, DeletionSettled,
+            DeadlineExtended, DeletionBatched, DeletionCompleted, DeletionReceived,
+            DeletionRefused, DeletionRejected, DeletionSettled,
         };
         let received = || entry(DeletionReceived, 1, json!({}));
         let batched = || entry(DeletionBatched, 1, json!({}));
@@ -282,6 +297,11 @@ mod tests {
             |epoch: u64| entry(DeletionCompleted, 1, json!({"excluded_from_epoch": epoch}));
         for (entries, what) in [
             (vec![batched()], "never received"),
+            (vec![entry(DeadlineExtended, 1, json!({}))], "never received"),
+            (
+                vec![entry(DeletionRejected, 1, json!({})), entry(DeadlineExtended, 1, json!({}))],
+                "had ended",
+            ),
             (vec![received(), received()], "received before"),
             (vec![received(), entry(DeletionRefused, 1, json!({}))], "cannot take this step"),
             (vec![version(1, None), received(), completed(1)], "cannot take this step"),

@@ -1,6 +1,8 @@
 //! What a certificate states, as it follows from the log's leaves: nothing is stated that a leaf
 //! does not carry, so that every statement can be checked against one.
 
+mod deadline;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -14,6 +16,8 @@ use crate::domain::{
     timestamp::Timestamp,
     version::{Cause, VersionMetrics},
 };
+
+pub use deadline::DeadlineExtension;
 
 /// What was done for one deletion request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -44,7 +48,10 @@ pub struct RequestFacts {
     /// Name of the model.
     pub model: String,
     pub received_at: Timestamp,
+    /// After every extension.
     pub due_by: Timestamp,
+    /// How the deadline came to be that one.
+    pub extensions: Vec<DeadlineExtension>,
     /// In the order of the request, as pseudonyms.
     pub targets: Vec<TargetOutcome>,
     /// Samples that it deletes.
@@ -141,7 +148,6 @@ struct Created {
 
 #[derive(Deserialize)]
 struct Received {
-    due_by: Timestamp,
     /// Earlier than the leaf where the request waited for an approval.
     #[serde(rename = "received_at")]
     at: Timestamp,
@@ -237,6 +243,7 @@ impl Statement {
             let excluded = completion.excluded_from_epoch;
             agree(excluded == Some(version.epoch), "another epoch excludes the samples")?;
         }
+        let (due_by, extensions) = story.deadline()?;
         let settlement = story.settlement()?;
         let guarantee = match &settlement {
             Some(_) => Guarantee::Exact,
@@ -249,7 +256,8 @@ impl Statement {
                 model_id,
                 model: read::<Created>(created)?.name,
                 received_at: request.at,
-                due_by: request.due_by,
+                due_by,
+                extensions,
                 targets: targets.to_vec(),
                 samples: request.samples,
             },
@@ -316,6 +324,8 @@ impl<'a> Story<'a> {
                 | AuditKind::DeletionBatched
                 | AuditKind::DeletionCompleted
                 | AuditKind::DeletionSettled
+                | AuditKind::DeadlineApproaching
+                | AuditKind::DeadlineExtended
                 | AuditKind::TombstoneLifted => leaf.about == Some(id),
                 AuditKind::SamplesIngested
                 | AuditKind::TrainingQueued

@@ -52,6 +52,11 @@ pub enum AuditKind {
     DeletionFailed,
     #[serde(rename = "deletion.settled")]
     DeletionSettled,
+    /// The request is open, and its deadline near.
+    #[serde(rename = "deletion.deadline_approaching")]
+    DeadlineApproaching,
+    #[serde(rename = "deletion.deadline_extended")]
+    DeadlineExtended,
     #[serde(rename = "tombstone.lifted")]
     TombstoneLifted,
     #[serde(rename = "master_key.adopted")]

@@ -100,6 +100,26 @@ impl Guarantee {
     }
 }
 
+/// Why a deadline is extended, in the words of the laws that allow it (GDPR Art. 12(3), CCPA §
+/// 1798.130(a)(2)(A)); no free text, which could name somebody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExtensionReason {
+    /// The request is complex.
+    Complexity,
+    /// There are many requests.
+    NumberOfRequests,
+    /// More time is reasonably necessary.
+    ReasonablyNecessary,
+}
+
+/// By when a request is to be done instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewDeadline {
+    pub due_by: Timestamp,
+    pub reason: ExtensionReason,
+}
+
 /// What a target names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -186,6 +206,8 @@ pub struct DeletionRequest {
     pub attempts: u32,
     pub received_at: Timestamp,
     pub due_by: Timestamp,
+    /// By when it was due before the deadline was extended.
+    pub first_due_by: Option<Timestamp>,
     pub completed_at: Option<Timestamp>,
     pub settled_at: Option<Timestamp>,
 }

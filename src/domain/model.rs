@@ -118,11 +118,29 @@ pub struct Policy {
     /// (GDPR Art. 12(3): one month; CCPA: 45 days).
     #[schema(minimum = 1, maximum = 365)]
     pub due_within_days: u32,
+    /// An open request is warned of once so little time is left to it: by metrics, a leaf of the
+    /// audit log and a message to webhooks.
+    #[schema(minimum = 1, maximum = 8_760)]
+    pub warn_before_hours: u32,
+    pub extension: ExtensionPolicy,
     /// A request that would delete more than this share of the training samples waits for an
     /// administrator's approval; none does where it is absent.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub approval_above_share: Option<f64>,
     pub settlement: SettlementPolicy,
+}
+
+/// How far an administrator may move the deadline of an open request back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExtensionPolicy {
+    /// All extensions together, in days after the first deadline (GDPR Art. 12(3): two further
+    /// months; CCPA: 45 more days).
+    #[schema(minimum = 1, maximum = 365)]
+    pub days_max: u32,
+    /// How often; 0 forbids extensions.
+    #[schema(minimum = 0, maximum = 12)]
+    pub times_max: u32,
 }
 
 /// When an exact retraining settles what was approximate; whichever comes first. A settlement can
@@ -157,9 +175,17 @@ impl Default for Policy {
             holdout_accuracy_tolerance: 0.03,
             batch_requests_max: 1_000,
             due_within_days: 30,
+            warn_before_hours: 72,
+            extension: ExtensionPolicy::default(),
             approval_above_share: None,
             settlement: SettlementPolicy::default(),
         }
+    }
+}
+
+impl Default for ExtensionPolicy {
+    fn default() -> Self {
+        Self { days_max: 60, times_max: 1 }
     }
 }
 
@@ -234,6 +260,16 @@ impl Policy {
             self.due_within_days,
             "1 to 365",
         )?;
+        check(
+            (1..=8_760).contains(&self.warn_before_hours),
+            "warn_before_hours",
+            self.warn_before_hours,
+            "1 to 8760",
+        )?;
+        let days = self.extension.days_max;
+        check((1..=365).contains(&days), "extension.days_max", days, "1 to 365")?;
+        let times = self.extension.times_max;
+        check((0..=12).contains(&times), "extension.times_max", times, "0 to 12")?;
         share("approval_above_share", self.approval_above_share.unwrap_or(0.0))?;
         check(settlement.per_day_max != Some(0), "settlement.per_day_max", 0, "at least 1")?;
         let positive = settlement.after_requests != Some(0);

@@ -42,12 +42,17 @@ pub enum EventType {
     Rejected,
     #[serde(rename = "deletion_request.cancelled")]
     Cancelled,
+    /// It is open, and little time is left.
+    #[serde(rename = "deletion_request.deadline_approaching")]
+    DeadlineApproaching,
+    #[serde(rename = "deletion_request.deadline_extended")]
+    DeadlineExtended,
     #[serde(rename = "version.published")]
     VersionPublished,
 }
 
 impl EventType {
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 11;
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,6 +64,8 @@ impl EventType {
             Self::Failed => "deletion_request.failed",
             Self::Rejected => "deletion_request.rejected",
             Self::Cancelled => "deletion_request.cancelled",
+            Self::DeadlineApproaching => "deletion_request.deadline_approaching",
+            Self::DeadlineExtended => "deletion_request.deadline_extended",
             Self::VersionPublished => "version.published",
         }
     }
@@ -74,6 +81,8 @@ impl EventType {
             AuditKind::DeletionFailed => Some(Self::Failed),
             AuditKind::DeletionRejected | AuditKind::DeletionRefused => Some(Self::Rejected),
             AuditKind::DeletionCancelled => Some(Self::Cancelled),
+            AuditKind::DeadlineApproaching => Some(Self::DeadlineApproaching),
+            AuditKind::DeadlineExtended => Some(Self::DeadlineExtended),
             AuditKind::VersionPublished => Some(Self::VersionPublished),
             AuditKind::ModelCreated
             | AuditKind::SamplesIngested
@@ -107,6 +116,8 @@ impl EventType {
             Self::Suspended | Self::Queued => &["due_by", "samples"],
             Self::Completed => &["excluded_from_epoch", "guarantee", "samples"],
             Self::Settled => &["epoch"],
+            Self::DeadlineApproaching => &["due_by"],
+            Self::DeadlineExtended => &["due_by", "previous_due_by", "reason"],
             Self::VersionPublished => &["cause", "epoch"],
             Self::Unlearning | Self::Failed | Self::Rejected | Self::Cancelled => &[],
         }

@@ -77,6 +77,9 @@ pub struct DeletionRequestView {
     attempts: u32,
     received_at: Timestamp,
     due_by: Timestamp,
+    /// By when it was due before the deadline was extended; null where it was not.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    first_due_by: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     completed_at: Option<Timestamp>,
     /// When it became exact.
@@ -120,6 +123,7 @@ impl From<(DeletionRequest, ModelName)> for DeletionRequestView {
             attempts: request.attempts,
             received_at: request.received_at,
             due_by: request.due_by,
+            first_due_by: request.first_due_by,
             completed_at: request.completed_at,
             settled_at: request.settled_at,
         }

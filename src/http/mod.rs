@@ -9,6 +9,7 @@ mod body;
 mod certificates;
 mod deletion_requests;
 mod documentation;
+mod extensions;
 pub mod inference;
 mod layers;
 mod lineage;
@@ -80,6 +81,7 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(deletion_requests::read, deletion_requests::cancel))
         .routes(routes!(approvals::approve))
         .routes(routes!(approvals::refuse))
+        .routes(routes!(extensions::extend))
         .routes(routes!(certificates::read))
         .routes(routes!(audit_events::list))
         .routes(routes!(transparency::checkpoint))

@@ -12,7 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
-    domain::{access::Scope, chain::Chain, deletion::DeletionState, job::JobState},
+    domain::{
+        access::Scope, chain::Chain, deletion::DeletionState, job::JobState, timestamp::Timestamp,
+    },
     notary::NotaryError,
     serving::{executor::ServingError, registry::Unserved},
     store::{Conflict, Excess, StoreError},
@@ -142,6 +144,21 @@ pub enum Problem {
     NotSuspended {
         state: DeletionState,
     },
+    /// Its deadline cannot be extended any more.
+    NotExtendable {
+        state: DeletionState,
+    },
+    DeadlineMissed {
+        due_by: Timestamp,
+    },
+    ExtensionsExhausted {
+        limit: u32,
+    },
+    /// The new deadline must lie after `due_by`, and no later than `latest`.
+    InvalidDeadline {
+        due_by: Timestamp,
+        latest: Timestamp,
+    },
     TooManyWebhooks {
         limit: u64,
     },
@@ -186,6 +203,9 @@ impl Problem {
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
+            | Self::NotExtendable { .. }
+            | Self::DeadlineMissed { .. }
+            | Self::ExtensionsExhausted { .. }
             | Self::TooManyWebhooks { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. } => StatusCode::CONFLICT,
@@ -196,6 +216,7 @@ impl Problem {
             | Self::InvalidSamples { .. }
             | Self::NoTargets
             | Self::TooManyTargets { .. }
+            | Self::InvalidDeadline { .. }
             | Self::IdempotencyKeyReused => StatusCode::UNPROCESSABLE_ENTITY,
             Self::QueueFull { .. } | Self::QuotaExceeded(_) | Self::TooFast { .. } | Self::Busy => {
                 StatusCode::TOO_MANY_REQUESTS
@@ -239,6 +260,10 @@ impl Problem {
             | Self::NotCancellable { .. }
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
+            | Self::NotExtendable { .. }
+            | Self::DeadlineMissed { .. }
+            | Self::ExtensionsExhausted { .. }
+            | Self::InvalidDeadline { .. }
             | Self::TooManyWebhooks { .. }
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }

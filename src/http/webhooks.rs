@@ -55,7 +55,7 @@ pub struct ChosenSettings {
     url: String,
     /// What it is told of; everything where absent.
     #[serde(default)]
-    #[schema(min_items = 1, max_items = 9)]
+    #[schema(min_items = 1, max_items = 11)]
     event_types: Option<Vec<EventType>>,
     /// Names of the models whose events it is told; all models' where absent.
     #[serde(default)]

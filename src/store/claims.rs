@@ -217,7 +217,7 @@ async fn lease_job(tx: &mut Tx, claim: &Claim, id: Uuid) -> Result<Claimed, Stor
     Ok(Claimed { model: find_model(tx, job.model_id).await?, job, lease, requests })
 }
 
-async fn find_model(tx: &mut Tx, id: Uuid) -> Result<Model, StoreError> {
+pub(super) async fn find_model(tx: &mut Tx, id: Uuid) -> Result<Model, StoreError> {
     let row = tx.query("SELECT * FROM models WHERE id = $1").bind(id).fetch_one().await?;
     read_model(&row)
 }

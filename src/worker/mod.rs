@@ -6,6 +6,7 @@
 //! again to compare it.
 
 mod compute;
+mod deadlines;
 mod lease;
 mod perturbation;
 mod replay;

@@ -1,5 +1,5 @@
 //! What any worker may do at any time, twice without harm: completing what every replica has
-//! reached, calling for settlements, destroying superseded weights, sweeping orphans.
+//! reached, watching deadlines, calling for settlements, destroying superseded weights, sweeping orphans.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -75,7 +75,7 @@ impl Worker {
         }
         metrics::counter!("forgetd_deletions_completed_total").increment(completed.len() as u64);
         self.remove_superseded_weights().await?;
-        self.call_for_settlements().await?;
+        self.tend_models().await?;
         metrics::gauge!("forgetd_deletion_queue_depth").set(self.store.queue_depth().await? as f64);
         Ok(())
     }
@@ -129,7 +129,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn call_for_settlements(&self) -> Result<(), StoreError> {
+    async fn tend_models(&self) -> Result<(), StoreError> {
         let mut after = None;
         loop {
             let models = self.store.models(after, PAGE).await?;
@@ -137,6 +137,7 @@ impl Worker {
             after = Some(last.id);
             for model in &models {
                 self.call_for_settlement(model).await?;
+                self.watch_deadlines(model).await?;
             }
         }
     }

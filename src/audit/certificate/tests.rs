@@ -124,6 +124,47 @@ fn a_certificate_holds_before_and_after_the_settlement() {
 }
 
 #[test]
+fn a_deadline_is_what_its_extensions_made_of_it() {
+    let with = |entries: &[(usize, AuditKind, Value)]| {
+        let mut story = story();
+        for (at, kind, details) in entries {
+            story.insert(*at, entry(*kind, Some(REQUEST), details.clone()));
+        }
+        let chosen: Vec<_> = (0..6 + entries.len()).collect();
+        certify(&story, &chosen).map(|made| made.statement().request.clone())
+    };
+    let extended = |from: &str, to: &str| {
+        let details = json!({
+            "by": null, "due_by": format!("{to}T00:00:00Z"), "reason": "complexity",
+            "previous_due_by": format!("{from}T00:00:00Z"),
+        });
+        (AuditKind::DeadlineExtended, details)
+    };
+    let suspended = json!({"due_by": "2026-12-20T00:00:00Z"});
+    let (kind, first) = extended("2026-12-20", "2026-12-24");
+    let (_, second) = extended("2026-12-24", "2027-01-24");
+    let both = [
+        (1, AuditKind::DeletionSuspended, suspended.clone()),
+        (2, kind, first.clone()),
+        (4, kind, second.clone()),
+    ];
+    let request = with(&both).unwrap();
+    assert_eq!(request.due_by.to_string(), "2027-01-24T00:00:00Z");
+    assert_eq!(request.extensions.len(), 2, "one before the approval and one after");
+    assert_eq!(request.extensions[1].previous_due_by.to_string(), "2026-12-24T00:00:00Z");
+    let (_, back) = extended("2026-12-24", "2026-12-01");
+    for contradicting in [
+        vec![(1, AuditKind::DeletionSuspended, suspended)],
+        vec![(1, kind, second.clone())],
+        vec![(2, kind, first)],
+        vec![(2, kind, back)],
+        vec![(2, kind, second.clone()), (3, kind, second)],
+    ] {
+        assert!(with(&contradicting).is_err(), "{contradicting:?}");
+    }
+}
+
+#[test]
 fn an_older_checkpoint_must_lie_before() {
     let certificate = certify(&story(), &[0, 1, 2, 3, 4, 5]).unwrap();
     let older = |entries: &[String]| {

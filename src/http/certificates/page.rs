@@ -53,6 +53,10 @@ fn write(page: &mut String, certificate: &Certificate, verifier_key: &str) -> fm
     row(page, "Model", format_args!("{} {}", Escaped(&request.model), code(request.model_id)))?;
     row(page, "Received", request.received_at)?;
     row(page, "Due by", request.due_by)?;
+    for extension in &request.extensions {
+        let (before, at) = (extension.previous_due_by, extension.extended_at);
+        row(page, "Extended", format_args!("from {before}, on {at}"))?;
+    }
     for target in request.targets.iter().take(TARGETS_MAX) {
         let kind = target.kind.as_str();
         let samples = count(target.samples, "sample");

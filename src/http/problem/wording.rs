@@ -48,6 +48,16 @@ impl Problem {
             Self::NotSuspended { .. } => {
                 ("not-suspended", "The deletion request does not wait for approval")
             }
+            Self::NotExtendable { .. } => {
+                ("not-extendable", "The deadline cannot be extended any more")
+            }
+            Self::DeadlineMissed { .. } => ("deadline-missed", "The deadline was missed"),
+            Self::ExtensionsExhausted { .. } => {
+                ("extensions-exhausted", "The deadline was extended as often as the policy allows")
+            }
+            Self::InvalidDeadline { .. } => {
+                ("invalid-deadline", "The deadline cannot be moved there")
+            }
             Self::TooManyWebhooks { .. } => ("too-many-webhooks", "There are too many webhooks"),
             Self::TrainingRunActive { .. } => {
                 ("training-run-active", "Such a run waits or runs already")
@@ -116,6 +126,16 @@ impl Problem {
             }
             Self::NotCertifiable { state } => {
                 format!("it is {state}; there is a certificate once it is completed").into()
+            }
+            Self::NotExtendable { state } => {
+                format!("it is {state}; only open requests have a deadline").into()
+            }
+            Self::DeadlineMissed { due_by } => {
+                format!("it was due by {due_by}; an extension comes before that").into()
+            }
+            Self::ExtensionsExhausted { limit } => format!("it allows {limit}").into(),
+            Self::InvalidDeadline { due_by, latest } => {
+                format!("`due_by` must lie after {due_by} and no later than {latest}").into()
             }
             Self::TooManyWebhooks { limit } => {
                 format!("there are {limit}; remove one that is not needed any more").into()

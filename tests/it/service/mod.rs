@@ -6,6 +6,7 @@ mod bad_input;
 mod binary_tensors;
 mod certificate;
 mod command_line;
+mod deadlines;
 mod drain;
 mod faults;
 mod gates;

@@ -7,6 +7,7 @@ mod blobs;
 mod calendar;
 mod checkpoints;
 mod claims;
+mod deadlines;
 mod erasure;
 mod ingestion;
 mod leases;

@@ -169,6 +169,8 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.superseded(at(37), 9).await.unwrap();
     store.unsettled(model.id, LEASE).await.unwrap();
     store.queue_depth().await.unwrap();
+    store.deadlines(model.id, at(38), at(37)).await.unwrap();
+    store.warn_of_deadlines(model.id, at(38), at(37)).await.unwrap();
     store.deletion(new.id).await.unwrap();
     for (model_id, state) in [
         (None, None),
