@@ -21,6 +21,11 @@ fi
 folder=$(mktemp -d)
 key=$("$forgetd" keys add --name schemathesis --scope admin --data-dir "$folder/data" 2>/dev/null |
     tail -1)
+# So that the façade of OpenDSR answers.
+FORGETD_OPENDSR__URL=https://forgetd.test
+FORGETD_OPENDSR__CERTIFICATE=$PWD/tests/fixtures/opendsr/processor.crt
+FORGETD_OPENDSR__KEY=$PWD/tests/fixtures/opendsr/processor.key
+export FORGETD_OPENDSR__URL FORGETD_OPENDSR__CERTIFICATE FORGETD_OPENDSR__KEY
 "$forgetd" demo --listen 127.0.0.1:0 --data-dir "$folder/data" \
     >"$folder/out" 2>"$folder/log" &
 service=$!

@@ -10,6 +10,7 @@ pub mod dataset;
 pub mod domain;
 pub mod evaluation;
 pub mod http;
+pub mod intake;
 pub mod nn;
 pub mod notary;
 pub mod outbound;

@@ -207,6 +207,7 @@ async fn router(url: &str) -> Router {
         reach: Reach::anywhere(),
         is_tls: false,
         limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
+        opendsr: None,
         metrics: None,
         draining: Draining::default(),
     }))

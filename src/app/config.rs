@@ -13,7 +13,7 @@ use figment::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::{nn::device::DeviceKind, outbound::Network};
+use crate::{domain::model::ModelName, nn::device::DeviceKind, outbound::Network};
 
 /// `FORGETD_HTTP__LISTEN` sets `http.listen`.
 const ENVIRONMENT_PREFIX: &str = "FORGETD_";
@@ -27,6 +27,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     pub audit: AuditConfig,
     pub webhooks: WebhooksConfig,
+    /// OpenDSR is not offered without it.
+    pub opendsr: Option<OpenDsrConfig>,
     pub telemetry: TelemetryConfig,
 }
 
@@ -150,6 +152,35 @@ pub struct WebhooksConfig {
     pub timeout_s: u64,
     /// How long messages are kept that were delivered or given up.
     pub retention_days: u64,
+}
+
+/// Requests of data controllers by OpenDSR 2.0.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenDsrConfig {
+    /// Scheme and domain under which controllers reach the service; the certificate is for that
+    /// domain.
+    pub url: String,
+    /// PEM: the certificate that answers are signed with, then those that lead to its issuer.
+    pub certificate: PathBuf,
+    /// PEM: the certificate's RSA key, PKCS#8 or PKCS#1.
+    pub key: PathBuf,
+    /// Which identities are subjects' ids; a `controller_customer_id` is one of every model when
+    /// absent.
+    #[serde(default = "customer_id")]
+    pub subjects: Vec<SubjectConfig>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SubjectConfig {
+    pub identity_type: String,
+    /// Every model when absent.
+    pub model: Option<ModelName>,
+}
+
+fn customer_id() -> Vec<SubjectConfig> {
+    vec![SubjectConfig { identity_type: "controller_customer_id".into(), model: None }]
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -370,6 +401,7 @@ mod tests {
             "certificate",
             "allowed_networks",
             "allowed_hosts",
+            "identity_type",
         ] {
             assert!(text.contains(key), "{key} is not shown");
         }

@@ -3,6 +3,7 @@
 pub mod config;
 mod key_file;
 mod ledger;
+mod opendsr;
 pub mod telemetry;
 pub mod tls;
 
@@ -37,6 +38,7 @@ use crate::{
 use config::Config;
 pub use key_file::KeyError;
 pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
+pub use opendsr::OpenDsrError;
 use tls::{Certificate, TlsError, TlsListener};
 
 /// What a process does.
@@ -75,6 +77,8 @@ pub enum AppError {
     Notary(#[from] NotaryError),
     #[error(transparent)]
     Outbound(#[from] OutboundError),
+    #[error("OpenDSR cannot be offered")]
+    OpenDsr(#[from] OpenDsrError),
 }
 
 /// A running service.
@@ -112,6 +116,7 @@ impl App {
         let notary = Notary::open(ledger.store.clone(), signer, clock.clone()).await?;
         let notary = Arc::new(notary);
         let witnesses = ledger::witnesses(&config.audit)?;
+        let opendsr = config.opendsr.as_ref().map(opendsr::facade).transpose()?;
         let listen = config.http.listen;
         let failed = |source| AppError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -178,6 +183,7 @@ impl App {
             reach,
             is_tls: config.http.tls.is_some(),
             limits: limits(config),
+            opendsr,
             metrics: Some(metrics),
             draining: draining.clone(),
         });

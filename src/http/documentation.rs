@@ -12,6 +12,7 @@ use utoipa::{
 
 use crate::http::{
     inference::ErrorBody,
+    opendsr::OpenDsrError,
     problem::{MEDIA_TYPE, ProblemDetails},
 };
 
@@ -22,10 +23,10 @@ use crate::http::{
         description = "A deletion-request service for machine-learned models: it answers \
                        predictions, forgets the samples of persons on request, and shows what it \
                        did. Errors are RFC 9457 problem details, under /v2 the form of the Open \
-                       Inference Protocol.",
+                       Inference Protocol, under /opendsr OpenDSR's.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
-    components(schemas(ProblemDetails, ErrorBody)),
+    components(schemas(ProblemDetails, ErrorBody, OpenDsrError)),
     modifiers(&Security),
     tags(
         (name = "models", description = "Models, their samples and their versions"),
@@ -34,6 +35,7 @@ use crate::http::{
         (name = "access", description = "API keys and their limits"),
         (name = "webhooks", description = "Who is told of what happens, by Standard Webhooks"),
         (name = "inference", description = "Open Inference Protocol v2"),
+        (name = "opendsr", description = "OpenDSR 2.0, for data controllers; every answer is signed"),
         (name = "operations", description = "For those who run the service"),
     )
 )]
@@ -71,6 +73,15 @@ pub struct Guarded;
 /// Problems of every operation that reads a body.
 pub struct WithBody;
 
+/// An error that an operation of OpenDSR may answer.
+pub struct OpenDsrFails<const STATUS: u16>;
+
+/// Errors of every operation of OpenDSR that asks for a key.
+pub struct GuardedOpenDsr;
+
+/// Errors of every operation of OpenDSR that asks for none.
+pub struct PublicOpenDsr;
+
 /// Errors of every operation of /v2 that asks for a key.
 pub struct GuardedInference;
 
@@ -100,6 +111,24 @@ impl IntoResponses for WithBody {
     }
 }
 
+impl<const STATUS: u16> IntoResponses for OpenDsrFails<STATUS> {
+    fn responses() -> Responses {
+        opendsr(&[STATUS])
+    }
+}
+
+impl IntoResponses for GuardedOpenDsr {
+    fn responses() -> Responses {
+        opendsr(&[401, 403, 429, 500, 503])
+    }
+}
+
+impl IntoResponses for PublicOpenDsr {
+    fn responses() -> Responses {
+        opendsr(&[404, 500, 503])
+    }
+}
+
 impl IntoResponses for GuardedInference {
     fn responses() -> Responses {
         errors(&[401, 403, 500, 503])
@@ -120,6 +149,10 @@ impl IntoResponses for WithTensors {
 
 fn problems(statuses: &[u16]) -> Responses {
     responses(statuses, MEDIA_TYPE, &ProblemDetails::name())
+}
+
+fn opendsr(statuses: &[u16]) -> Responses {
+    responses(statuses, "application/json", &OpenDsrError::name())
 }
 
 fn errors(statuses: &[u16]) -> Responses {

@@ -11,7 +11,7 @@ use axum::{
 };
 use tracing::{Instrument as _, field};
 
-use crate::http::{inference, problem::Problem, state::State};
+use crate::http::{inference, opendsr, problem::Problem, state::State};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -40,6 +40,7 @@ pub async fn observe(
     let request_id = request_id(request.headers())
         .unwrap_or_else(|| state.ids.next(state.clock.now()).to_string());
     let is_inference = request.uri().path().starts_with("/v2");
+    let is_opendsr = request.uri().path().starts_with(opendsr::PATH);
     let span = tracing::info_span!(
         "request",
         method,
@@ -58,7 +59,12 @@ pub async fn observe(
         span.record("problem", problem.slug());
         if is_inference {
             response = inference::error_form(problem, response.headers());
+        } else if is_opendsr {
+            response = opendsr::error_form(problem, response.headers());
         }
+    }
+    if is_opendsr && let Some(opendsr) = &state.opendsr {
+        response = opendsr::signed(response, &opendsr.processor).await;
     }
 
     let status = response.status().as_u16();

@@ -14,6 +14,7 @@ pub mod inference;
 mod layers;
 mod lineage;
 mod models;
+mod opendsr;
 mod operations;
 mod page;
 mod problem;
@@ -40,6 +41,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use self::problem::{Problem, Resource};
 pub use self::{
     auth::{Access, KeyCache},
+    opendsr::{OpenDsr, SubjectIdentity},
     rate::Rates,
     state::{Draining, Limits, State},
 };
@@ -106,6 +108,10 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(inference::version))
         .routes(routes!(inference::version_ready))
         .routes(routes!(inference::infer_version))
+        .routes(routes!(opendsr::discovery))
+        .routes(routes!(opendsr::certificate))
+        .routes(routes!(opendsr::create))
+        .routes(routes!(opendsr::read, opendsr::cancel))
         .routes(routes!(operations::openapi_yaml))
         .routes(routes!(operations::metrics))
 }

@@ -78,6 +78,7 @@ pub enum Resource {
     ApiKey,
     Webhook,
     WebhookMessage,
+    SubjectRequest,
 }
 
 #[derive(Clone, Debug)]
@@ -170,6 +171,9 @@ pub enum Problem {
         state: JobState,
     },
     InvalidInference(String),
+    /// Of OpenDSR; repeats nothing that the request says.
+    InvalidSubjectRequest(String),
+    OpenDsrOff,
     NotServed,
     NotReady(&'static str),
     Fenced,
@@ -192,10 +196,11 @@ impl Problem {
             | Self::InvalidHeader { .. }
             | Self::BodyIncomplete
             | Self::InvalidJson { .. }
-            | Self::InvalidInference(_) => StatusCode::BAD_REQUEST,
+            | Self::InvalidInference(_)
+            | Self::InvalidSubjectRequest(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::NotServed => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::OpenDsrOff | Self::NotServed => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::ModelExists
@@ -268,6 +273,8 @@ impl Problem {
             | Self::TrainingRunActive { .. }
             | Self::TrainingRunEnded { .. }
             | Self::InvalidInference(_)
+            | Self::InvalidSubjectRequest(_)
+            | Self::OpenDsrOff
             | Self::NotServed
             | Self::NotReady(_)
             | Self::Fenced

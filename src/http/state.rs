@@ -18,6 +18,7 @@ use crate::{
     },
     http::{
         auth::Access,
+        opendsr::OpenDsr,
         problem::{Problem, Resource},
         rate::Rates,
     },
@@ -42,6 +43,8 @@ pub struct State {
     /// Answers then ask browsers to come back by TLS only.
     pub is_tls: bool,
     pub limits: Limits,
+    /// Absent where it is not configured.
+    pub opendsr: Option<Arc<OpenDsr>>,
     /// Renders `/metrics`; absent where no recorder is installed.
     pub metrics: Option<PrometheusHandle>,
     pub draining: Draining,

@@ -92,6 +92,7 @@ async fn service(access: Access) -> Service {
             queued_deletions: 2,
             ..Limits::default()
         },
+        opendsr: None,
         metrics: None,
         draining: Draining::default(),
     };

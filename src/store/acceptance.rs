@@ -47,11 +47,11 @@ pub struct Idempotency {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Acceptance {
+pub enum Acceptance<T = DeletionDetails> {
     /// Durable now: `queued`, `suspended`, or `rejected` when every target was.
-    Accepted(DeletionDetails),
+    Accepted(T),
     /// The same key and body came before: that request, as it stands now.
-    Repeated(DeletionDetails),
+    Repeated(T),
     /// The same key came before with another body.
     KeyReused,
     /// `queue_limit` requests are open; nothing was changed.
@@ -73,8 +73,7 @@ impl Store {
             {
                 return Ok(earlier);
             }
-            let open = tx.query(OPEN_UP_TO).count(queue_limit).fetch_one().await?;
-            if open.count::<u64>("open")? >= queue_limit {
+            if !has_room(tx, 1, queue_limit).await? {
                 return Ok(Acceptance::QueueFull);
             }
             if let Some(idempotency) = &new.idempotency
@@ -84,30 +83,52 @@ impl Store {
                 let earlier = find_earlier(tx, idempotency).await?;
                 return earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"));
             }
-            let quota = lock_quota(tx, new).await?;
-            tx.lock_model(new.model_id).await?;
-            insert_request(tx, new).await?;
-            let samples = claim_samples(tx, new.id, new.model_id).await?;
-            judge_targets(tx, new.id, new.model_id).await?;
-            if let Some(excess) = excess(tx, new, quota, samples).await? {
-                tx.abandon();
-                return Ok(Acceptance::QuotaExceeded(excess));
-            }
-            let reason = reason_to_suspend(tx, new).await?;
-            let state = match (samples, &reason) {
-                (0, _) => DeletionState::Rejected,
-                (_, None) => DeletionState::Queued,
-                (_, Some(_)) => DeletionState::Suspended,
-            };
-            if state == DeletionState::Suspended {
-                withdraw_claims(tx, new.id).await?;
-            }
-            set_state(tx, new.id, state, samples, reason.as_deref()).await?;
-            let details = record_entry(tx, new.id, new.received_at).await?;
-            tx.wake();
-            Ok(Acceptance::Accepted(details))
+            Ok(match enter(tx, new).await? {
+                Ok(details) => Acceptance::Accepted(details),
+                Err(excess) => Acceptance::QuotaExceeded(excess),
+            })
         })
     }
+}
+
+/// Whether so many requests more may wait.
+pub(super) async fn has_room(
+    tx: &mut Tx,
+    requests: u64,
+    queue_limit: u64,
+) -> Result<bool, StoreError> {
+    let open = tx.query(OPEN_UP_TO).count(queue_limit).fetch_one().await?;
+    Ok(open.count::<u64>("open")?.saturating_add(requests) <= queue_limit)
+}
+
+/// Writes one request with everything that comes with it. Beyond the key's quota the transaction is
+/// abandoned.
+pub(super) async fn enter(
+    tx: &mut Tx,
+    new: &NewDeletion,
+) -> Result<Result<DeletionDetails, Excess>, StoreError> {
+    let quota = lock_quota(tx, new).await?;
+    tx.lock_model(new.model_id).await?;
+    insert_request(tx, new).await?;
+    let samples = claim_samples(tx, new.id, new.model_id).await?;
+    judge_targets(tx, new.id, new.model_id).await?;
+    if let Some(excess) = excess(tx, new, quota, samples).await? {
+        tx.abandon();
+        return Ok(Err(excess));
+    }
+    let reason = reason_to_suspend(tx, new).await?;
+    let state = match (samples, &reason) {
+        (0, _) => DeletionState::Rejected,
+        (_, None) => DeletionState::Queued,
+        (_, Some(_)) => DeletionState::Suspended,
+    };
+    if state == DeletionState::Suspended {
+        withdraw_claims(tx, new.id).await?;
+    }
+    set_state(tx, new.id, state, samples, reason.as_deref()).await?;
+    let details = record_entry(tx, new.id, new.received_at).await?;
+    tx.wake();
+    Ok(Ok(details))
 }
 
 /// Records how the request entered: in the queue, set aside for an approval, or not at all.

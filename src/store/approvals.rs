@@ -8,6 +8,7 @@ use crate::{
         NewDeletion, Store, StoreError,
         acceptance::{claim_samples, judge_targets, record_entry},
         deletions::release_samples,
+        intakes::follow_earlier,
         transaction::{Tx, writing},
     },
 };
@@ -41,6 +42,7 @@ impl Store {
             let details = serde_json::json!({"by": by});
             tx.record(now, AuditKind::DeletionApproved, model_id, id, details);
             record_entry(tx, id, now).await?;
+            follow_earlier(tx, id).await?;
             tx.wake();
             Ok(Decision::Done)
         })

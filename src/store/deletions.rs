@@ -111,14 +111,7 @@ impl Store {
             if !state.can_become(DeletionState::Cancelled) {
                 return Ok(Cancellation::NotQueued(state));
             }
-            tx.query("UPDATE deletion_requests SET state = $1 WHERE id = $2")
-                .bind(DeletionState::Cancelled.as_str())
-                .bind(id)
-                .execute_one()
-                .await?;
-            release_samples(tx, id).await?;
-            tx.query("DELETE FROM tombstones WHERE deletion_id = $1").bind(id).execute().await?;
-            tx.record(now, AuditKind::DeletionCancelled, model_id, id, serde_json::json!({}));
+            withdraw(tx, id, model_id, now).await?;
             Ok(Cancellation::Cancelled)
         })
     }
@@ -176,6 +169,24 @@ impl Store {
             Ok(true)
         })
     }
+}
+
+/// Cancels a request that may be cancelled, of a model that is locked.
+pub(super) async fn withdraw(
+    tx: &mut Tx,
+    id: Uuid,
+    model_id: Uuid,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.query("UPDATE deletion_requests SET state = $1 WHERE id = $2")
+        .bind(DeletionState::Cancelled.as_str())
+        .bind(id)
+        .execute_one()
+        .await?;
+    release_samples(tx, id).await?;
+    tx.query("DELETE FROM tombstones WHERE deletion_id = $1").bind(id).execute().await?;
+    tx.record(now, AuditKind::DeletionCancelled, model_id, id, serde_json::json!({}));
+    Ok(())
 }
 
 /// The request deletes its samples no more.

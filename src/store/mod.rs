@@ -6,8 +6,9 @@
 //! differs: opening, waking others, bulk loading. What speaks of a sample is sealed (`sealing.rs`)
 //! before it comes near either.
 //!
-//! Locks are taken in one order: an idempotency key, an API key, the master key or a model's
-//! ordinals, then the model, then a webhook's message, the webhook, and the head of the audit log.
+//! Locks are taken in one order: an idempotency key or an intake, an API key, the master key or a
+//! model's ordinals, then the model (several by rising id), then a webhook's message, the webhook, and
+//! the head of the audit log.
 
 mod acceptance;
 mod approvals;
@@ -21,6 +22,7 @@ mod deletions;
 mod erasure;
 mod error;
 mod ingestion;
+mod intakes;
 mod jobs;
 mod keys;
 mod leases;
@@ -53,6 +55,7 @@ pub use deadlines::{Deadlines, Extension};
 pub use deletions::{Cancellation, DeletionDetails, DeletionFilter};
 pub use error::StoreError;
 pub use ingestion::{Conflict, IngestError, Ingestion, Receipt};
+pub use intakes::{Intake, IntakeCancellation, IntakeRequest, NewIntake};
 pub use jobs::{CancelJob, Enqueued};
 pub use leases::Renewal;
 pub use leases::Unsettled;

@@ -8,7 +8,7 @@ use std::{
 /// Every top-level module, from the ground up.
 const FLOORS: [&[&str]; 7] = [
     &["domain"],
-    &["clock", "outbound", "nn", "dataset"],
+    &["clock", "outbound", "nn", "dataset", "intake"],
     &["unlearning", "audit", "store"],
     &["serving", "evaluation", "notary", "webhooks"],
     &["http", "worker"],

@@ -64,6 +64,10 @@ impl Problem {
             }
             Self::TrainingRunEnded { .. } => ("training-run-ended", "The run has ended"),
             Self::InvalidInference(_) => ("invalid-inference", "The inference request is invalid"),
+            Self::InvalidSubjectRequest(_) => {
+                ("invalid-subject-request", "The subject request cannot be served")
+            }
+            Self::OpenDsrOff => ("opendsr-off", "OpenDSR is not offered here"),
             Self::NotServed => ("not-served", "The model or version is not served"),
             Self::NotReady(_) => ("not-ready", "Not ready to answer"),
             Self::Fenced => ("fenced", "This replica must not answer now"),
@@ -87,6 +91,7 @@ impl Problem {
             Self::InvalidQuery(detail)
             | Self::InvalidModel(detail)
             | Self::InvalidInference(detail)
+            | Self::InvalidSubjectRequest(detail)
             | Self::InvalidJson { detail, .. }
             | Self::InvalidBody { detail, .. }
             | Self::InvalidSamples { detail, .. } => detail.clone().into(),
@@ -144,6 +149,11 @@ impl Problem {
             Self::TrainingRunEnded { state } => {
                 format!("it is {} and cannot be cancelled", state.as_str()).into()
             }
+            Self::OpenDsrOff => {
+                "the configuration has no section `opendsr`, which names the certificate and the \
+                 key that answers are signed with"
+                    .into()
+            }
             Self::NotServed => {
                 "there is no such model, it has no version yet, or another epoch answers".into()
             }
@@ -174,6 +184,7 @@ impl Resource {
             Self::ApiKey => ("unknown-api-key", "There is no such API key"),
             Self::Webhook => ("unknown-webhook", "There is no such webhook"),
             Self::WebhookMessage => ("unknown-webhook-message", "There is no such message"),
+            Self::SubjectRequest => ("unknown-subject-request", "There is no such subject request"),
         }
     }
 
@@ -189,6 +200,7 @@ impl Resource {
             Self::ApiKey => "no live key has this id",
             Self::Webhook => "no webhook has this id",
             Self::WebhookMessage => "the webhook has no message of this id; old ones are removed",
+            Self::SubjectRequest => "no request of this `subject_request_id` came in",
         }
     }
 }

@@ -13,6 +13,7 @@ mod gates;
 mod kill;
 mod lifecycle;
 mod openapi;
+mod opendsr;
 mod people;
 mod preemption;
 mod process;

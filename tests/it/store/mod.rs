@@ -10,6 +10,7 @@ mod claims;
 mod deadlines;
 mod erasure;
 mod ingestion;
+mod intakes;
 mod leases;
 mod lists;
 mod master_key;

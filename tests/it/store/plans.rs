@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use forgetd::{
     domain::{
-        deletion::DeletionState, job::JobKind, model::Model, sample::Split, version::Cause,
-        webhook::MessageState,
+        deletion::DeletionState, identity::Digest, job::JobKind, model::Model, sample::Split,
+        version::Cause, webhook::MessageState,
     },
-    store::{AuditFilter, DeletionFilter, Delivery, Idempotency, Served, Store},
+    store::{AuditFilter, DeletionFilter, Delivery, Idempotency, NewIntake, Served, Store},
 };
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
@@ -34,6 +34,8 @@ const LARGE: &[&str] = &[
     "audit_checkpoints",
     "audit_cosignatures",
     "webhook_messages",
+    "intakes",
+    "intake_deletions",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,6 +137,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
         pool.execute(filler).await.unwrap();
     }
     fill_logs(pool).await;
+    fill_intakes(pool).await;
     pool.execute("ANALYZE").await.unwrap();
     let database = ledger.url.split(['/', '?']).nth(3).unwrap().to_owned();
     for setting in
@@ -146,11 +149,8 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     // The setting holds for new connections.
     let store = Store::open(&ledger.url, keyring(MASTER)).await.unwrap();
     let mut new = new_deletion(&model, vec![sample_target(460), subject_target(470)], at(30));
-    new.idempotency = Some(Idempotency {
-        api_key_id: new_id(),
-        key: "k".into(),
-        body: forgetd::domain::identity::Digest::of(b""),
-    });
+    new.idempotency =
+        Some(Idempotency { api_key_id: new_id(), key: "k".into(), body: Digest::of(b"") });
     store.accept_deletion(&new, 100).await.unwrap();
     store.accept_deletion(&new, 100).await.unwrap();
     let other = new_deletion(&model, vec![sample_target(480)], at(30));
@@ -181,6 +181,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
         let filter = DeletionFilter { model_id, state, ..DeletionFilter::default() };
         store.deletions(&filter, None, 20).await.unwrap();
     }
+    take_in(&store, &model).await;
     store.lineage(model.id, &[subject_target(470), sample_target(490)]).await.unwrap();
     store.contributors(model.id, 2, None, 20).await.unwrap();
     store.samples(model.id, Split::Train, 100, 20).await.unwrap();
@@ -220,6 +221,17 @@ async fn fill_logs(pool: &PgPool) {
     }
 }
 
+async fn fill_intakes(pool: &PgPool) {
+    for filler in [
+        "INSERT INTO intakes (id, body, received_at, due_by)
+         SELECT id, sha256(id::text::bytea), 0, 0 FROM deletion_requests",
+        "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
+         SELECT id, id, true FROM deletion_requests",
+    ] {
+        pool.execute(filler).await.unwrap();
+    }
+}
+
 async fn deliver(store: &Store, model: &Model) {
     let webhook_id = webhook(store, settings()).await.id;
     let request = new_deletion(model, vec![sample_target(485)], at(39));
@@ -237,6 +249,24 @@ async fn deliver(store: &Store, model: &Model) {
     store.outbox_depth().await.unwrap();
     store.prune_outbox(at(0), at(42)).await.unwrap();
     store.remove_webhook(webhook_id, at(43)).await.unwrap();
+}
+
+/// A request of another protocol, from its acceptance to its withdrawal.
+async fn take_in(store: &Store, model: &Model) {
+    let deletion = new_deletion(model, vec![subject_target(520)], at(40));
+    let new = NewIntake {
+        id: new_id(),
+        body: Digest::of(b""),
+        api_key_id: None,
+        received_at: at(40),
+        due_by: at(90),
+        deletions: vec![deletion],
+    };
+    for _ in 0..2 {
+        store.accept_intake(&new, 100).await.unwrap();
+    }
+    store.intake(new.id).await.unwrap();
+    store.cancel_intake(new.id, at(41)).await.unwrap();
 }
 
 async fn read_the_tree(store: &Store, deletion_id: uuid::Uuid) {

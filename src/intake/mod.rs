@@ -1,0 +1,6 @@
+//! What other protocols for the rights of data subjects say, in their own words: what our states are
+//! called there (`standing.rs`), and the signature that OpenDSR asks for (`processor.rs`). Pure: who
+//! receives and sends stands above. docs/intake.md is written for its readers.
+
+pub mod processor;
+pub mod standing;

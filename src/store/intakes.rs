@@ -1,0 +1,246 @@
+//! Intakes: one request of another protocol, served by a deletion request for each model.
+
+use uuid::Uuid;
+
+use crate::{
+    domain::{
+        deletion::{DeletionRequest, DeletionState},
+        identity::Digest,
+        model::ModelName,
+        timestamp::Timestamp,
+    },
+    intake::standing::{OpenDsrStatus, Standing},
+    store::{
+        Acceptance, NewDeletion, Store, StoreError,
+        acceptance::{enter, has_room},
+        deletions::{DeletionDetails, read_details, withdraw},
+        row::Row,
+        transaction::{Tx, reading, writing},
+    },
+};
+
+#[derive(Clone, Debug)]
+pub struct NewIntake {
+    /// The caller's, and unique.
+    pub id: Uuid,
+    /// HMAC of the request's body.
+    pub body: Digest,
+    /// Absent where the service runs without keys.
+    pub api_key_id: Option<Uuid>,
+    pub received_at: Timestamp,
+    pub due_by: Timestamp,
+    /// One for each model at most.
+    pub deletions: Vec<NewDeletion>,
+}
+
+/// A request of another protocol as it stands now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Intake {
+    pub id: Uuid,
+    pub api_key_id: Option<Uuid>,
+    pub received_at: Timestamp,
+    pub due_by: Timestamp,
+    pub cancelled_at: Option<Timestamp>,
+    pub requests: Vec<IntakeRequest>,
+}
+
+/// A deletion request that an intake depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntakeRequest {
+    pub request: DeletionRequest,
+    pub model: ModelName,
+    pub standing: Standing,
+    /// Made for the intake; otherwise an earlier one that was deleting its subjects already.
+    pub is_own: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IntakeCancellation {
+    Cancelled,
+    NotPending(OpenDsrStatus),
+    /// Earlier requests delete its subjects; there is none of its own to withdraw.
+    NothingOwn,
+    Unknown,
+}
+
+impl Intake {
+    pub fn status(&self) -> OpenDsrStatus {
+        match self.cancelled_at {
+            Some(_) => OpenDsrStatus::Cancelled,
+            None => OpenDsrStatus::of_all(self.requests.iter().map(|it| it.standing)),
+        }
+    }
+
+    /// The requests that were made for it.
+    pub fn own(&self) -> impl Iterator<Item = &IntakeRequest> {
+        self.requests.iter().filter(|it| it.is_own)
+    }
+}
+
+impl Store {
+    /// Durable when it returns: all of its deletion requests, each as `accept_deletion` takes it, or
+    /// none. The same id with the same body is the same intake.
+    pub async fn accept_intake(
+        &self,
+        new: &NewIntake,
+        queue_limit: u64,
+    ) -> Result<Acceptance<Intake>, StoreError> {
+        let mut deletions: Vec<_> = new.deletions.iter().collect();
+        deletions.sort_by_key(|deletion| deletion.model_id);
+        writing!(self, "accept_intake", async |tx| {
+            if let Some(earlier) = find_earlier(tx, new).await? {
+                return Ok(earlier);
+            }
+            if !has_room(tx, deletions.len() as u64, queue_limit).await? {
+                return Ok(Acceptance::QueueFull);
+            }
+            if !insert_intake(tx, new).await? {
+                // Another transaction took the id meanwhile, and has committed.
+                let earlier = find_earlier(tx, new).await?;
+                return earlier.ok_or_else(|| tx.damaged("an intake that vanished"));
+            }
+            for deletion in &deletions {
+                if let Err(excess) = enter(tx, deletion).await? {
+                    return Ok(Acceptance::QuotaExceeded(excess));
+                }
+                let sql = "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
+                           VALUES ($1, $2, true)";
+                tx.query(sql).bind(new.id).bind(deletion.id).execute_one().await?;
+                follow_earlier(tx, deletion.id).await?;
+            }
+            let intake = read_intake(tx, new.id).await?;
+            let intake = intake.ok_or_else(|| tx.damaged("no intake where one was written"))?;
+            Ok(Acceptance::Accepted(intake))
+        })
+    }
+
+    pub async fn intake(&self, id: Uuid) -> Result<Option<Intake>, StoreError> {
+        reading!(self, "intake", async |tx| read_intake(tx, id).await)
+    }
+
+    /// Withdraws a pending intake: every deletion request of its own that may still be cancelled.
+    pub async fn cancel_intake(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<IntakeCancellation, StoreError> {
+        writing!(self, "cancel_intake", async |tx| {
+            let models = tx
+                .query(
+                    "SELECT DISTINCT r.model_id
+                     FROM intake_deletions i JOIN deletion_requests r ON r.id = i.deletion_id
+                     WHERE i.intake_id = $1 ORDER BY r.model_id",
+                )
+                .bind(id)
+                .fetch_all()
+                .await?;
+            for model in &models {
+                tx.lock_model(model.uuid("model_id")?).await?;
+            }
+            let Some(intake) = read_intake(tx, id).await? else {
+                return Ok(IntakeCancellation::Unknown);
+            };
+            let status = intake.status();
+            if status != OpenDsrStatus::Pending {
+                return Ok(IntakeCancellation::NotPending(status));
+            }
+            let can_be_cancelled =
+                |it: &&IntakeRequest| it.request.state.can_become(DeletionState::Cancelled);
+            let waiting: Vec<_> = intake.own().filter(can_be_cancelled).collect();
+            if waiting.is_empty() {
+                return Ok(IntakeCancellation::NothingOwn);
+            }
+            for it in waiting {
+                withdraw(tx, it.request.id, it.request.model_id, now).await?;
+            }
+            tx.query("UPDATE intakes SET cancelled_at = $1 WHERE id = $2")
+                .time(now)
+                .bind(id)
+                .execute_one()
+                .await?;
+            Ok(IntakeCancellation::Cancelled)
+        })
+    }
+}
+
+/// Makes the intake of this deletion request, if it has one, depend also on the requests that hold
+/// samples of its subjects already: what they delete is not deleted before they are completed.
+pub(super) async fn follow_earlier(tx: &mut Tx, deletion_id: Uuid) -> Result<(), StoreError> {
+    tx.query(
+        "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
+         SELECT DISTINCT i.intake_id, s.deletion_id, false
+         FROM intake_deletions i
+             JOIN deletion_requests r ON r.id = i.deletion_id
+             JOIN deletion_targets t ON t.deletion_id = i.deletion_id AND t.kind = 'subject'
+             JOIN samples s ON s.model_id = r.model_id AND s.subject_key = t.key
+         WHERE i.deletion_id = $1 AND i.is_own AND s.deletion_id IS NOT NULL
+             AND s.deleted_at IS NULL
+         ON CONFLICT (intake_id, deletion_id) DO NOTHING",
+    )
+    .bind(deletion_id)
+    .execute()
+    .await
+    .map(drop)
+}
+
+async fn find_earlier(
+    tx: &mut Tx,
+    new: &NewIntake,
+) -> Result<Option<Acceptance<Intake>>, StoreError> {
+    let row = tx.query("SELECT body FROM intakes WHERE id = $1").bind(new.id);
+    let Some(row) = row.fetch_optional().await? else { return Ok(None) };
+    if row.digest("body")? != new.body {
+        return Ok(Some(Acceptance::KeyReused));
+    }
+    Ok(read_intake(tx, new.id).await?.map(Acceptance::Repeated))
+}
+
+/// False when the id is taken. Waits for another transaction that is taking it.
+async fn insert_intake(tx: &mut Tx, new: &NewIntake) -> Result<bool, StoreError> {
+    let inserted = tx
+        .query(
+            "INSERT INTO intakes (id, body, api_key_id, received_at, due_by)
+             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(new.id)
+        .digest(&new.body)
+        .bind(new.api_key_id)
+        .time(new.received_at)
+        .time(new.due_by)
+        .execute()
+        .await?;
+    Ok(inserted == 1)
+}
+
+async fn read_intake(tx: &mut Tx, id: Uuid) -> Result<Option<Intake>, StoreError> {
+    let row = tx.query("SELECT * FROM intakes WHERE id = $1").bind(id).fetch_optional().await?;
+    let Some(row) = row else { return Ok(None) };
+    let links = tx
+        .query(
+            "SELECT deletion_id, is_own FROM intake_deletions
+             WHERE intake_id = $1 ORDER BY deletion_id",
+        )
+        .bind(id)
+        .fetch_all()
+        .await?;
+    let mut requests = Vec::with_capacity(links.len());
+    for link in &links {
+        requests.push(read_request(tx, link).await?);
+    }
+    Ok(Some(Intake {
+        id,
+        api_key_id: row.get("api_key_id")?,
+        received_at: row.time("received_at")?,
+        due_by: row.time("due_by")?,
+        cancelled_at: row.time_or_none("cancelled_at")?,
+        requests,
+    }))
+}
+
+async fn read_request(tx: &mut Tx, link: &Row) -> Result<IntakeRequest, StoreError> {
+    let details = read_details(tx, link.uuid("deletion_id")?).await?;
+    let details = details.ok_or_else(|| tx.damaged("an intake without its request"))?;
+    let DeletionDetails { request, model, targets, .. } = details;
+    let standing = Standing::of(request.state, request.guarantee, targets);
+    Ok(IntakeRequest { standing, request, model, is_own: link.get("is_own")? })
+}

@@ -1,0 +1,160 @@
+//! Requests of other protocols: all of their deletion requests or none, and where they stand.
+
+use forgetd::{
+    domain::{deletion::DeletionState, identity::Digest, model::Model},
+    intake::standing::OpenDsrStatus,
+    store::{Acceptance, Intake, IntakeCancellation, NewDeletion, NewIntake},
+};
+use uuid::Uuid;
+
+use super::{Ledger, at, new_deletion, new_id, on_both, subject_target};
+
+on_both!(
+    all_requests_of_an_intake_are_accepted_or_none,
+    an_intake_waits_for_earlier_requests,
+    an_approval_follows_earlier_requests_too,
+    cancelling_withdraws_every_request_of_its_own,
+    posted_at_the_same_time_it_is_one_intake,
+);
+
+fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
+    NewIntake {
+        id: new_id(),
+        body: Digest::of(b"body"),
+        api_key_id: None,
+        received_at: at(20),
+        due_by: at(90),
+        deletions,
+    }
+}
+
+fn subject(model: &Model, number: u64) -> NewDeletion {
+    new_deletion(model, vec![subject_target(number)], at(20))
+}
+
+async fn accept(ledger: &Ledger, new: &NewIntake) -> Intake {
+    match ledger.store.accept_intake(new, 100).await.unwrap() {
+        Acceptance::Accepted(intake) => intake,
+        other => panic!("not accepted but {other:?}"),
+    }
+}
+
+async fn status(ledger: &Ledger, id: Uuid) -> OpenDsrStatus {
+    ledger.store.intake(id).await.unwrap().unwrap().status()
+}
+
+async fn all_requests_of_an_intake_are_accepted_or_none(ledger: &Ledger) {
+    let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
+    let new = intake(vec![subject(&b, 0), subject(&a, 0)]);
+    let full = ledger.store.accept_intake(&new, 1).await.unwrap();
+    assert_eq!(full, Acceptance::QueueFull, "there is room for one");
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM intakes").await, 0);
+
+    let accepted = accept(ledger, &new).await;
+    assert_eq!(accepted.own().count(), 2);
+    assert_eq!(accepted.status(), OpenDsrStatus::Pending);
+    let repeated = ledger.store.accept_intake(&new, 100).await.unwrap();
+    assert_eq!(repeated, Acceptance::Repeated(accepted));
+    let other = NewIntake { body: Digest::of(b"other"), ..new.clone() };
+    assert_eq!(ledger.store.accept_intake(&other, 100).await.unwrap(), Acceptance::KeyReused);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM deletion_requests").await, 2);
+
+    ledger.unlearn(at(21)).await;
+    ledger.store.complete_propagated(at(22)).await.unwrap();
+    assert_eq!(status(ledger, new.id).await, OpenDsrStatus::InProgress, "one of two is done");
+    ledger.unlearn(at(23)).await;
+    ledger.store.complete_propagated(at(24)).await.unwrap();
+    assert_eq!(status(ledger, new.id).await, OpenDsrStatus::Completed);
+    assert!(ledger.store.intake(new_id()).await.unwrap().is_none());
+}
+
+async fn an_intake_waits_for_earlier_requests(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 6).await;
+    // One sample of the subject is on its way out already, all of another.
+    ledger.delete(&model, vec![super::sample_target(0)], at(19)).await;
+    ledger.delete(&model, vec![subject_target(2)], at(19)).await;
+    let new =
+        intake(vec![new_deletion(&model, vec![subject_target(0), subject_target(2)], at(20))]);
+    let accepted = accept(ledger, &new).await;
+    assert_eq!((accepted.requests.len(), accepted.own().count()), (3, 1));
+    let rejected = intake(vec![subject(&model, 2)]);
+    let accepted = accept(ledger, &rejected).await;
+    assert_eq!(accepted.own().next().unwrap().request.state, DeletionState::Rejected);
+    assert_eq!(accepted.status(), OpenDsrStatus::Pending, "the earlier request is open");
+    let refused = ledger.store.cancel_intake(rejected.id, at(21)).await.unwrap();
+    assert_eq!(refused, IntakeCancellation::NothingOwn);
+    while ledger.store.queue_depth().await.unwrap() > 0 {
+        ledger.unlearn(at(22)).await;
+        ledger.store.complete_propagated(at(23)).await.unwrap();
+    }
+    for id in [new.id, rejected.id] {
+        assert_eq!(status(ledger, id).await, OpenDsrStatus::Completed);
+    }
+}
+
+async fn an_approval_follows_earlier_requests_too(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 6).await;
+    let mut large = new_deletion(&model, (0..6).map(subject_target).collect(), at(20));
+    large.approval_above_share = Some(0.5);
+    large.targets.dedup();
+    let new = intake(vec![large.clone()]);
+    assert_eq!(
+        accept(ledger, &new).await.own().next().unwrap().request.state,
+        DeletionState::Suspended
+    );
+    let meanwhile =
+        ledger.delete(&model, (0..6).step_by(2).map(subject_target).collect(), at(21)).await;
+    ledger.store.approve_deletion(large.id, None, at(22)).await.unwrap();
+    let intake = ledger.store.intake(new.id).await.unwrap().unwrap();
+    assert!(intake.requests.iter().any(|it| it.request.id == meanwhile && !it.is_own));
+    assert_eq!(intake.status(), OpenDsrStatus::Pending);
+    ledger.unlearn(at(23)).await;
+    ledger.store.complete_propagated(at(24)).await.unwrap();
+    assert_eq!(status(ledger, new.id).await, OpenDsrStatus::Completed);
+}
+
+async fn cancelling_withdraws_every_request_of_its_own(ledger: &Ledger) {
+    let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
+    let new = intake(vec![subject(&a, 0), subject(&b, 0)]);
+    accept(ledger, &new).await;
+    let cancelled = ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    assert_eq!(cancelled, IntakeCancellation::Cancelled);
+    assert_eq!(status(ledger, new.id).await, OpenDsrStatus::Cancelled);
+    assert_eq!(ledger.store.queue_depth().await.unwrap(), 0);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM tombstones").await, 0);
+    let again = ledger.store.cancel_intake(new.id, at(22)).await.unwrap();
+    assert_eq!(again, IntakeCancellation::NotPending(OpenDsrStatus::Cancelled));
+    let unknown = ledger.store.cancel_intake(new_id(), at(22)).await.unwrap();
+    assert_eq!(unknown, IntakeCancellation::Unknown);
+
+    // One of two is under way: that cannot be taken back.
+    let started = intake(vec![subject(&a, 0), subject(&b, 0)]);
+    accept(ledger, &started).await;
+    ledger.claim(at(23)).await.unwrap();
+    let refused = ledger.store.cancel_intake(started.id, at(24)).await.unwrap();
+    assert_eq!(refused, IntakeCancellation::NotPending(OpenDsrStatus::InProgress));
+}
+
+async fn posted_at_the_same_time_it_is_one_intake(ledger: &Ledger) {
+    let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
+    let new = intake(vec![subject(&a, 0), subject(&b, 0)]);
+    let copies: Vec<_> = (0..8)
+        .map(|_| {
+            let mut copy = new.clone();
+            copy.deletions.iter_mut().for_each(|deletion| deletion.id = new_id());
+            copy.deletions.reverse();
+            let store = ledger.store.clone();
+            tokio::spawn(async move { store.accept_intake(&copy, 100).await.unwrap() })
+        })
+        .collect();
+    let mut accepted = 0;
+    for copy in copies {
+        match copy.await.unwrap() {
+            Acceptance::Accepted(_) => accepted += 1,
+            Acceptance::Repeated(intake) => assert_eq!(intake.own().count(), 2),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(accepted, 1);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM deletion_requests").await, 2);
+}
