@@ -17,6 +17,7 @@ use forgetd::{
         raw_sample::{RawSample, ReadError},
     },
     domain::{
+        alias::AliasKind,
         features::Features,
         network::{Architecture, NetworkSpec},
         schema::{Column, ColumnKind, InputSchema, TensorSchema},
@@ -28,10 +29,11 @@ use forgetd::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, as its binary and its folder of seeds are called.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("certificate", certificate),
     ("csv", csv),
     ("entries", entries),
+    ("hashed_list", hashed_list),
     ("inference", inference),
     ("ndjson", ndjson),
     ("network", network),
@@ -83,6 +85,7 @@ pub fn csv(data: &[u8]) {
         subject_id: "person".into(),
         label: "label".into(),
         split: Some("split".into()),
+        aliases: vec![(AliasKind::Phone, "person".into())],
     };
     if let Ok(schema) = csv::infer_schema(data, &mapping) {
         assert!(matches!(schema, InputSchema::Columns(_)));
@@ -91,6 +94,17 @@ pub fn csv(data: &[u8]) {
         if let Ok(samples) = csv::samples(data, &schema, &mapping) {
             drain(samples, &schema);
         }
+    }
+}
+
+pub fn hashed_list(data: &[u8]) {
+    if let Ok(entries) = csv::hashed_list::entries(data) {
+        let mut entries = entries.fuse();
+        for entry in entries.by_ref() {
+            let Ok(entry) = entry else { break };
+            assert!((1..=256).contains(&entry.id.len()));
+        }
+        assert!(entries.next().is_none(), "a reader goes on after its error");
     }
 }
 
@@ -108,6 +122,7 @@ pub fn parquet(data: &[u8]) {
         subject_id: None,
         label: "label".into(),
         split: None,
+        aliases: Vec::new(),
     };
     let inferred = parquet::infer_schema(file.clone(), &mapping).ok();
     for schema in schemas().into_iter().chain(inferred) {

@@ -169,6 +169,10 @@ pub struct OpenDsrConfig {
     /// absent.
     #[serde(default = "customer_id")]
     pub subjects: Vec<SubjectConfig>,
+    /// Which identities are aliases of subjects, declared as their samples came in: `email` and the
+    /// advertising ids.
+    #[serde(default)]
+    pub aliases: Vec<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -10,7 +10,10 @@ use axum::http::Uri;
 
 use crate::{
     http::{OpenDsr, SubjectIdentity},
-    intake::processor::{Processor, ProcessorError},
+    intake::{
+        identity::alias_of,
+        processor::{Processor, ProcessorError},
+    },
 };
 
 use super::config::{OpenDsrConfig, SubjectConfig};
@@ -19,8 +22,10 @@ use super::config::{OpenDsrConfig, SubjectConfig};
 pub enum OpenDsrError {
     #[error("`opendsr.url` is {0:?}, but must be a scheme and a domain, https://example.org")]
     Url(String),
-    #[error("`opendsr.subjects` names no identity")]
-    Subjects,
+    #[error("`opendsr.subjects` and `opendsr.aliases` name no identity")]
+    NoIdentity,
+    #[error("`opendsr.aliases` holds {0:?}, which is no identity that can be an alias")]
+    Alias(String),
     #[error("the PEM file {path} cannot be read")]
     File { path: PathBuf, source: io::Error },
     #[error("`opendsr.certificate` and `opendsr.key` cannot sign for `opendsr.url`")]
@@ -37,9 +42,14 @@ pub(super) fn facade(config: &OpenDsrConfig) -> Result<Arc<OpenDsr>, OpenDsrErro
     else {
         return Err(invalid());
     };
-    if config.subjects.is_empty() {
-        return Err(OpenDsrError::Subjects);
+    if config.subjects.is_empty() && config.aliases.is_empty() {
+        return Err(OpenDsrError::NoIdentity);
     }
+    let alias = |identity_type: &String| {
+        let kind = alias_of(identity_type);
+        let kind = kind.ok_or_else(|| OpenDsrError::Alias(identity_type.clone()))?;
+        Ok((identity_type.clone(), kind))
+    };
     let processor = Processor::new(domain, &read(&config.certificate)?, &read(&config.key)?)?;
     let subject = |SubjectConfig { identity_type, model }: &SubjectConfig| SubjectIdentity {
         identity_type: identity_type.clone(),
@@ -49,6 +59,7 @@ pub(super) fn facade(config: &OpenDsrConfig) -> Result<Arc<OpenDsr>, OpenDsrErro
         processor,
         url: config.url.trim_end_matches('/').to_owned(),
         subjects: config.subjects.iter().map(subject).collect(),
+        aliases: config.aliases.iter().map(alias).collect::<Result<_, OpenDsrError>>()?,
     }))
 }
 
@@ -63,19 +74,25 @@ mod tests {
     #[test]
     fn the_address_is_a_scheme_and_the_certificates_domain() {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/opendsr");
-        let with = |url: &str| {
+        let configured = |url: &str, aliases: &[&str]| {
             facade(&OpenDsrConfig {
                 url: url.into(),
                 certificate: fixtures.join("processor.crt"),
                 key: fixtures.join("processor.key"),
-                subjects: vec![SubjectConfig { identity_type: "email".into(), model: None }],
+                subjects: Vec::new(),
+                aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
             })
         };
+        let with = |url: &str| configured(url, &["email"]);
         assert_eq!(with("https://forgetd.test/").unwrap().url, "https://forgetd.test");
         assert_eq!(with("http://forgetd.test:8080").unwrap().url, "http://forgetd.test:8080");
         for url in ["forgetd.test", "ftp://forgetd.test", "https://forgetd.test/a", "https://"] {
             assert!(matches!(with(url), Err(OpenDsrError::Url(_))), "{url}");
         }
         assert!(matches!(with("https://example.org"), Err(OpenDsrError::Processor(_))));
+        let without = configured("https://forgetd.test", &[]);
+        assert!(matches!(without, Err(OpenDsrError::NoIdentity)));
+        let unknown = configured("https://forgetd.test", &["ios_vendor_id"]);
+        assert!(matches!(unknown, Err(OpenDsrError::Alias(_))));
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         raw_sample::{RawSample, ReadError},
     },
     domain::{
+        alias::{AliasKind, AliasKindError},
         model::{Model, ModelName, Policy, Recipe},
         network::Architecture,
         sample::Split,
@@ -46,6 +47,10 @@ pub struct IngestArgs {
     /// Column that names the sample; the subject names it where absent.
     #[arg(long)]
     sample_id: Option<String>,
+    /// Column of what else the subject is known by, so that it is found by its hash: such as
+    /// email=mail; email, phone, maid, ctvid, ndz or `name_vin`.
+    #[arg(long = "alias", value_name = "KIND=COLUMN", value_parser = parse_alias)]
+    aliases: Vec<(AliasKind, String)>,
     /// Column to be predicted.
     #[arg(long, default_value = "label")]
     label: String,
@@ -81,6 +86,11 @@ enum SplitChoice {
 
 fn parse_json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+fn parse_alias(text: &str) -> Result<(AliasKind, String), String> {
+    let (kind, column) = text.split_once('=').ok_or("expected KIND=COLUMN, such as email=mail")?;
+    Ok((kind.parse().map_err(|error: AliasKindError| error.to_string())?, column.to_owned()))
 }
 
 fn parse_network(text: &str) -> Result<Architecture, String> {
@@ -211,6 +221,7 @@ impl IngestArgs {
             subject_id: self.subject.clone(),
             label: self.label.clone(),
             split: self.split_column.clone(),
+            aliases: self.aliases.clone(),
         }
     }
 
@@ -226,6 +237,7 @@ impl IngestArgs {
             subject_id: Some(self.subject.clone()).filter(|name| name != "subject_id"),
             label: self.label.clone(),
             split: self.split_column.clone(),
+            aliases: self.aliases.clone(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per subcommand.
 
 mod demo;
+mod drop;
 mod evaluate;
 mod health;
 mod ingest;
@@ -56,6 +57,8 @@ enum Command {
     Migrate,
     /// Put a CSV, NDJSON or Parquet file's samples into the ledger, all or none.
     Ingest(Box<ingest::IngestArgs>),
+    /// Delete whom a list of California's DROP names by hashed identifiers, and write the report on it.
+    Drop(drop::DropArgs),
     /// Train a model on what the ledger holds, or settle it, and exit.
     Train(train::TrainArgs),
     /// Judge unlearning methods against retraining, by a suite, and write a report.
@@ -166,6 +169,7 @@ async fn run(cli: Cli) -> Result<ExitCode, CliError> {
             println!("the database has the current schema");
         }
         Command::Ingest(args) => args.run(&config).await?,
+        Command::Drop(args) => args.run(&config).await?,
         Command::Train(args) => args.run(&config).await?,
         Command::Evaluate(args) => args.run(&config).await?,
         Command::Keys(args) => args.run(&config).await?,

@@ -2,7 +2,9 @@
 
 use super::raw_sample::{Place, ReadError};
 use crate::domain::{
+    alias::AliasKind,
     features::{Cell, Features},
+    identity::Digest,
     sample::Split,
     schema::ColumnKind,
 };
@@ -67,6 +69,21 @@ impl Spot<'_> {
             Err(self.refuse("a name", "a NUL character, which no database keeps"))
         } else {
             Ok(text)
+        }
+    }
+
+    /// The hash of an alias; `None` where the cell is empty. What is refused is not repeated.
+    pub fn alias(
+        &self,
+        kind: AliasKind,
+        text: &str,
+    ) -> Result<Option<(AliasKind, Digest)>, ReadError> {
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        match kind.digest(text) {
+            Some(hash) => Ok(Some((kind, hash))),
+            None => Err(self.refuse(kind.expected(), "something else")),
         }
     }
 

@@ -1,5 +1,6 @@
 //! CSV with a header line, as RFC 4180 describes it; blanks around a cell do not count.
 
+pub mod hashed_list;
 mod records;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use super::{
     raw_sample::{RawSample, ReadError, Reading},
 };
 use crate::domain::{
+    alias::AliasKind,
     features::Features,
     schema::{Column, ColumnKind, InputSchema},
 };
@@ -25,6 +27,8 @@ pub struct Mapping {
     pub label: String,
     /// Column of `train` and `holdout`.
     pub split: Option<String>,
+    /// Columns of what else a subject is known by.
+    pub aliases: Vec<(AliasKind, String)>,
 }
 
 /// Starts to read samples of a model with this schema. Named columns are found by their name, in
@@ -65,6 +69,11 @@ pub fn samples<R: Read>(
         subject_id,
         label: at(&mapping.label)?,
         split: mapping.split.as_deref().map(at).transpose()?,
+        aliases: mapping
+            .aliases
+            .iter()
+            .map(|(kind, column)| Ok((*kind, at(column)?)))
+            .collect::<Result<_, ReadError>>()?,
         features,
         records,
         reading: Reading::Nothing,
@@ -107,7 +116,8 @@ pub fn infer_schema(reader: impl Read, mapping: &Mapping) -> Result<InputSchema,
 
 impl Mapping {
     fn names(&self) -> impl Iterator<Item = &str> {
-        let optional = self.sample_id.iter().chain(&self.split);
+        let aliases = self.aliases.iter().map(|(_, column)| column);
+        let optional = self.sample_id.iter().chain(&self.split).chain(aliases);
         optional.chain([&self.subject_id, &self.label]).map(String::as_str)
     }
 }
@@ -119,6 +129,7 @@ pub struct Samples<R> {
     subject_id: usize,
     label: usize,
     split: Option<usize>,
+    aliases: Vec<(AliasKind, usize)>,
     features: Layout,
     reading: Reading,
 }
@@ -168,6 +179,11 @@ impl<R: Read> Samples<R> {
             split: self.split.map(|at| spot(at).split(&record[at])).transpose()?,
             features,
             label: name(self.label)?,
+            aliases: self
+                .aliases
+                .iter()
+                .filter_map(|(kind, at)| spot(*at).alias(*kind, &record[*at]).transpose())
+                .collect::<Result<_, _>>()?,
         }))
     }
 }

@@ -17,6 +17,7 @@ pub fn digits() -> impl Iterator<Item = Result<RawSample, ReadError>> {
         subject_id: "subject_id".into(),
         label: "label".into(),
         split: Some("split".into()),
+        aliases: Vec::new(),
     };
     match csv::samples(GzDecoder::new(FILE), &schema(), &mapping) {
         Ok(samples) => Box::new(samples) as Box<dyn Iterator<Item = _> + Send>,

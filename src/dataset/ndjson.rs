@@ -20,6 +20,7 @@ use super::{
     raw_sample::{Place, RawSample, ReadError, Reading},
 };
 use crate::domain::{
+    alias::AliasKind,
     features::{Cell, Features},
     sample::Split,
     schema::{Column, ColumnKind, InputSchema, TensorSchema},
@@ -32,7 +33,7 @@ const LINE_MAX: u64 = 16 << 20;
 /// `{"sample_id": "s-1", "subject_id": "p-1", "split": "train", "label": "x", "features": F}`.
 ///
 /// `split` may be absent, and `sample_id` too: the subject's id serves then. `label` is a string
-/// or a number. `F` is an object with a value for each column of the schema, or the tensor as an
+/// or a number. `aliases` may say what else the subject is known by: `{"email": "p@example.org"}`. `F` is an object with a value for each column of the schema, or the tensor as an
 /// array of numbers, flat or nested as its shape is.
 pub fn samples<R: BufRead>(reader: R, schema: &InputSchema) -> Samples<R> {
     Samples { reader, schema: schema.clone(), line: 0, reading: Reading::Nothing }
@@ -94,6 +95,8 @@ struct Line<'a> {
     label: Value,
     #[serde(borrow)]
     features: &'a RawValue,
+    #[serde(default)]
+    aliases: BTreeMap<AliasKind, Option<String>>,
 }
 
 fn sample(text: &str, schema: &InputSchema, place: Place) -> Result<RawSample, ReadError> {
@@ -119,6 +122,13 @@ fn sample(text: &str, schema: &InputSchema, place: Place) -> Result<RawSample, R
         split: line.split,
         features,
         label,
+        aliases: line
+            .aliases
+            .into_iter()
+            .filter_map(|(kind, text)| {
+                spot(kind.as_str()).alias(kind, &text.unwrap_or_default()).transpose()
+            })
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -28,6 +28,7 @@ use super::{
     raw_sample::{Place, RawSample, ReadError},
 };
 use crate::domain::{
+    alias::AliasKind,
     features::{Cell, Features},
     schema::{Column, ColumnKind, InputSchema},
 };
@@ -48,6 +49,8 @@ pub struct Mapping {
     pub label: String,
     /// Column of `train` and `holdout`.
     pub split: Option<String>,
+    /// Columns of what else a subject is known by.
+    pub aliases: Vec<(AliasKind, String)>,
 }
 
 /// Starts to read samples of a model with this schema. Named columns are found by their name. A
@@ -178,7 +181,8 @@ fn decode<T, E: Error + Send + Sync + 'static>(
 impl Mapping {
     fn names(&self) -> impl Iterator<Item = &str> {
         let optional = self.sample_id.iter().chain(&self.subject_id).chain(&self.split);
-        optional.chain([&self.label]).map(String::as_str)
+        let aliases = self.aliases.iter().map(|(_, column)| column);
+        optional.chain([&self.label]).chain(aliases).map(String::as_str)
     }
 }
 
@@ -259,6 +263,15 @@ impl Samples {
             Some(column) => name(column)?,
             None => format!("{}-{}", self.mapping.source, self.row),
         };
+        let alias = |kind, column: &String| {
+            let spot = Spot { place, column };
+            let array = column::array(batch, column)?;
+            // A null is an empty cell.
+            if array.is_null(self.at) {
+                return Ok(None);
+            }
+            spot.alias(kind, &column::text(&spot, array, self.at)?)
+        };
         let split = |column: &String| Spot { place, column }.split(&text(column)?);
         Ok(RawSample {
             subject_id: match &self.mapping.subject_id {
@@ -269,6 +282,12 @@ impl Samples {
             split: self.mapping.split.as_ref().map(split).transpose()?,
             features,
             label: name(&self.mapping.label)?,
+            aliases: self
+                .mapping
+                .aliases
+                .iter()
+                .filter_map(|(kind, column)| alias(*kind, column).transpose())
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -5,8 +5,9 @@ use std::{error::Error, fmt, io};
 use uuid::Uuid;
 
 use crate::domain::{
+    alias::AliasKind,
     features::Features,
-    identity::ServiceKey,
+    identity::{Digest, ServiceKey},
     sample::{NewSample, Split},
 };
 
@@ -21,6 +22,8 @@ pub struct RawSample {
     pub split: Option<Split>,
     pub features: Features,
     pub label: String,
+    /// What else the person is known by, as hashes that must not be kept as they are.
+    pub aliases: Vec<(AliasKind, Digest)>,
 }
 
 impl RawSample {
@@ -40,6 +43,7 @@ impl RawSample {
             split: self.split.unwrap_or(default_split),
             features: self.features,
             label: self.label,
+            aliases: self.aliases.iter().map(|(kind, hash)| key.alias(*kind, hash)).collect(),
         }
     }
 }
@@ -140,10 +144,13 @@ mod tests {
             split: None,
             features: Features::Pixels(vec![1]),
             label: "x".into(),
+            aliases: vec![(AliasKind::Email, Digest::of(b"p@example.org"))],
         };
         let sample = raw.clone().into_sample(id, model_id, &key, Split::Holdout);
         assert_eq!((sample.id, sample.split, sample.label.as_str()), (id, Split::Holdout, "x"));
         assert_eq!((sample.key, sample.subject), (key.sample(model_id, "s"), key.subject("p")));
+        let alias = key.alias(AliasKind::Email, &Digest::of(b"p@example.org"));
+        assert_eq!(sample.aliases, [alias]);
         let raw = RawSample { split: Some(Split::Train), ..raw };
         assert_eq!(raw.into_sample(id, model_id, &key, Split::Holdout).split, Split::Train);
     }

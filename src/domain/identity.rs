@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::alias::AliasKind;
+
 /// HMAC-SHA-256 of a sample id or a subject id; 64 hexadecimal digits in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
 #[schema(value_type = String, pattern = "^[0-9a-f]{64}$")]
@@ -99,6 +101,11 @@ impl ServiceKey {
         self.pseudonym(&[b"subject\0", subject_id.as_bytes()])
     }
 
+    /// The hash of an alias, which anybody who guesses the alias can compute, under a key.
+    pub fn alias(&self, kind: AliasKind, hash: &Digest) -> Pseudonym {
+        self.pseudonym(&[b"alias\0", kind.as_str().as_bytes(), b"\0", hash.as_bytes()])
+    }
+
     /// Tells a repeated request from another one of the same idempotency key; a plain hash of
     /// the body would let anybody test guesses of the identifiers in it.
     pub fn fingerprint(&self, body: &[u8]) -> Digest {
@@ -133,6 +140,8 @@ mod tests {
             key.sample(b, "x"),
             key.subject("x"),
             ServiceKey::new([8; 32]).subject("x"),
+            key.alias(AliasKind::Email, &Digest::of(b"x")),
+            key.alias(AliasKind::Ndz, &Digest::of(b"x")),
         ];
         for (i, one) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|other| other != one));

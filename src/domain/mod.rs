@@ -3,6 +3,7 @@
 //! Everything above speaks in these words; ARCHITECTURE.md lists what each one means.
 
 pub mod access;
+pub mod alias;
 pub mod audit;
 pub mod chain;
 pub mod deletion;

@@ -34,6 +34,8 @@ pub struct NewSample {
     pub split: Split,
     pub features: Features,
     pub label: String,
+    /// What else the subject is known by.
+    pub aliases: Vec<Pseudonym>,
 }
 
 /// A sample with its content, as training and unlearning read it.

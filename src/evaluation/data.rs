@@ -179,6 +179,7 @@ impl Source<'_> {
             subject_id: self.spec.subject.clone().unwrap_or_else(|| "subject_id".into()),
             label: self.spec.label.clone(),
             split: None,
+            aliases: Vec::new(),
         }
     }
 
@@ -189,6 +190,7 @@ impl Source<'_> {
             subject_id: self.spec.subject.clone(),
             label: self.spec.label.clone(),
             split: None,
+            aliases: Vec::new(),
         }
     }
 

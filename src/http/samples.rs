@@ -21,6 +21,7 @@ use crate::{
         raw_sample::{Place, RawSample, ReadError},
     },
     domain::{
+        alias::AliasKind,
         identity::ServiceKey,
         model::Model,
         sample::{NewSample, Split},
@@ -63,6 +64,24 @@ pub struct Columns {
     /// Column of `train` and `holdout`. Without it every sample is for training.
     #[param(min_length = 1, max_length = 200)]
     split: Option<String>,
+    /// Column of e-mail addresses that subjects are also known by; as are the following.
+    #[param(min_length = 1, max_length = 200)]
+    email: Option<String>,
+    /// Column of phone numbers.
+    #[param(min_length = 1, max_length = 200)]
+    phone: Option<String>,
+    /// Column of mobile advertising ids.
+    #[param(min_length = 1, max_length = 200)]
+    maid: Option<String>,
+    /// Column of ids of connected televisions.
+    #[param(min_length = 1, max_length = 200)]
+    ctvid: Option<String>,
+    /// Column of DROP's hashes of name, date of birth and ZIP code.
+    #[param(min_length = 1, max_length = 200)]
+    ndz: Option<String>,
+    /// Column of DROP's hashes of name and vehicle identification number.
+    #[param(min_length = 1, max_length = 200)]
+    name_vin: Option<String>,
 }
 
 /// What came in.
@@ -86,7 +105,8 @@ enum Format {
     request_body(
         description = "A line of NDJSON is an object with `subject_id`, `label`, `features` (an \
                        object with a value per column, or the tensor as an array), and at will \
-                       `sample_id` and `split`; CSV has a header line",
+                       `sample_id`, `split` and `aliases` (an object such as `{\"email\": \
+                       \"p@example.org\"}`); CSV has a header line",
         content(
             (String = "application/x-ndjson"),
             (String = "text/csv"),
@@ -137,10 +157,14 @@ pub async fn ingest(
 
 impl Columns {
     fn mapping(self, format: Format) -> Result<Mapping, Problem> {
-        let Self { sample_id, subject, label, split } = self;
+        let Self { sample_id, subject, label, split, .. } = self;
+        let aliases = [self.email, self.phone, self.maid, self.ctvid, self.ndz, self.name_vin];
+        let aliases = AliasKind::ALL.into_iter().zip(aliases);
+        let aliases: Vec<_> =
+            aliases.filter_map(|(kind, column)| column.map(|column| (kind, column))).collect();
         let any = [&sample_id, &subject, &label, &split].iter().any(|name| name.is_some());
         match format {
-            Format::Ndjson if any => Err(Problem::InvalidQuery(
+            Format::Ndjson if any || !aliases.is_empty() => Err(Problem::InvalidQuery(
                 "columns are named for CSV only; NDJSON has fixed names".into(),
             )),
             Format::Ndjson | Format::Csv => Ok(Mapping {
@@ -148,6 +172,7 @@ impl Columns {
                 subject_id: subject.unwrap_or_else(|| "subject_id".into()),
                 label: label.unwrap_or_else(|| "label".into()),
                 split,
+                aliases,
             }),
         }
     }
@@ -197,14 +222,8 @@ impl Reading {
         if !(1..=LABEL_MAX).contains(&sample.label.len()) || sample.label.contains('\0') {
             return Err(refused("label", LABEL_MAX));
         }
-        Ok(NewSample {
-            id: self.ids.next(self.now),
-            key: self.key.sample(self.model.id, &sample.sample_id),
-            subject: self.key.subject(&sample.subject_id),
-            split: sample.split.unwrap_or(Split::Train),
-            features: sample.features,
-            label: sample.label,
-        })
+        let id = self.ids.next(self.now);
+        Ok(sample.into_sample(id, self.model.id, &self.key, Split::Train))
     }
 }
 
@@ -294,6 +313,12 @@ mod tests {
             subject: None,
             label: label.map(str::to_owned),
             split: None,
+            email: None,
+            phone: None,
+            maid: None,
+            ctvid: None,
+            ndz: None,
+            name_vin: None,
         };
         assert!(columns(Some("y")).mapping(Format::Ndjson).is_err());
         assert!(columns(None).mapping(Format::Ndjson).is_ok());

@@ -11,6 +11,7 @@ use crate::{
     },
     store::{
         Store, StoreError,
+        aliases::insert_aliases,
         master_key::share_master_key,
         postgres,
         sealing::{INSERT_CONTENTS, INSERT_DATA_KEYS, write},
@@ -40,7 +41,8 @@ pub enum Conflict {
     Exists,
     /// The sample was deleted; its tombstone has not been lifted.
     SampleDeleted,
-    /// The subject asked to be forgotten; the tombstone has not been lifted.
+    /// The subject asked to be forgotten, under this name or one with an alias in common; the
+    /// tombstone has not been lifted.
     SubjectDeleted,
 }
 
@@ -140,6 +142,7 @@ impl Ingestion {
             .zip(samples)
             .find(|(ordinal, _)| inserted.binary_search(ordinal).is_err())
             .map(|(ordinal, sample)| (ordinal, sample.key));
+        insert_aliases(tx, model_id, samples).await?;
         self.check_tombstones(first).await?;
         if let Some((ordinal, key)) = taken {
             return Err(self.end(ordinal, key, Conflict::Exists));
@@ -172,7 +175,8 @@ impl Ingestion {
         Ok(())
     }
 
-    /// Looks up the tombstones of the samples that went in, from an ordinal on.
+    /// Looks up the tombstones of the samples that went in, from an ordinal on: of the sample, of its
+    /// subject, and of whoever has an alias of the subject's.
     async fn check_tombstones(&mut self, from_ordinal: i64) -> Result<(), IngestError> {
         let buried = self
             .tx
@@ -185,6 +189,16 @@ impl Ingestion {
                  SELECT s.ordinal, s.sample_key, t.kind
                  FROM samples s JOIN tombstones t
                      ON t.model_id = $1 AND t.kind = 'subject' AND t.key = s.subject_key
+                 WHERE s.model_id = $1 AND s.ordinal >= $2
+                 UNION ALL
+                 SELECT s.ordinal, s.sample_key, t.kind
+                 FROM samples s
+                     JOIN aliases own
+                         ON own.model_id = $1 AND own.subject_key = s.subject_key
+                     JOIN aliases other
+                         ON other.model_id = $1 AND other.alias_key = own.alias_key
+                     JOIN tombstones t
+                         ON t.model_id = $1 AND t.kind = 'subject' AND t.key = other.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                  ORDER BY 1, 3 LIMIT 1",
             )

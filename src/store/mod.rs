@@ -11,6 +11,7 @@
 //! the head of the audit log.
 
 mod acceptance;
+mod aliases;
 mod approvals;
 mod audit;
 mod blobs;

@@ -12,7 +12,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
+        audit::NewAuditEvent,
+        deletion::Target,
+        identity::{Digest, Pseudonym},
+        sample::NewSample,
         timestamp::Timestamp,
     },
     store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
@@ -97,6 +100,29 @@ pub(super) async fn insert_targets(
     .bind(deletion_id)
     .array(kinds)
     .array(keys)
+    .execute()
+    .await
+}
+
+/// Leaves out those that are known.
+pub(super) async fn insert_aliases(
+    tx: &mut Tx,
+    model_id: Uuid,
+    aliases: &[(Pseudonym, Pseudonym)],
+) -> Result<u64, StoreError> {
+    let (keys, subjects): (Vec<_>, Vec<_>) = aliases
+        .iter()
+        .map(|(key, subject)| (key.as_bytes().as_slice(), subject.as_bytes().as_slice()))
+        .unzip();
+    tx.query(
+        "INSERT INTO aliases (model_id, alias_key, subject_key)
+         SELECT $1, alias_key, subject_key
+         FROM unnest($2::bytea[], $3::bytea[]) AS t (alias_key, subject_key)
+         ON CONFLICT (model_id, alias_key, subject_key) DO NOTHING",
+    )
+    .bind(model_id)
+    .array(keys)
+    .array(subjects)
     .execute()
     .await
 }

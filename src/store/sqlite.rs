@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        audit::NewAuditEvent, deletion::Target, identity::Digest, sample::NewSample,
+        audit::NewAuditEvent,
+        deletion::Target,
+        identity::{Digest, Pseudonym},
+        sample::NewSample,
         timestamp::Timestamp,
     },
     store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
@@ -110,6 +113,23 @@ pub(super) async fn insert_targets(
     )
     .bind(deletion_id)
     .json(&rows)
+    .execute()
+    .await
+}
+
+/// Leaves out those that are known.
+pub(super) async fn insert_aliases(
+    tx: &mut Tx,
+    model_id: Uuid,
+    aliases: &[(Pseudonym, Pseudonym)],
+) -> Result<u64, StoreError> {
+    tx.query(
+        "INSERT INTO aliases (model_id, alias_key, subject_key)
+         SELECT $1, unhex(value ->> 0), unhex(value ->> 1) FROM json_each($2) WHERE true
+         ON CONFLICT (model_id, alias_key, subject_key) DO NOTHING",
+    )
+    .bind(model_id)
+    .json(&aliases)
     .execute()
     .await
 }

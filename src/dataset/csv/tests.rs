@@ -16,6 +16,7 @@ fn mapping() -> Mapping {
         subject_id: "person".into(),
         label: "income".into(),
         split: Some("when".into()),
+        aliases: Vec::new(),
     }
 }
 
@@ -42,6 +43,7 @@ fn rows_become_samples_in_the_order_of_the_schema() {
         sample_id: "p-1".into(),
         subject_id: "p-1".into(),
         split: Some(Split::Train),
+        aliases: Vec::new(),
         features: Features::Row(vec![Cell::Text("State-gov".into()), Cell::Number(39.0)]),
         label: "<=50K".into(),
     };
@@ -191,6 +193,7 @@ fn whole_tables_are_read() {
         subject_id: "person_id".into(),
         label: "income".into(),
         split: None,
+        aliases: Vec::new(),
     };
     for (name, rows) in [("adult-train.csv", 32_561), ("adult-test.csv", 16_281)] {
         let file = || std::fs::File::open(std::path::Path::new(&folder).join(name)).unwrap();
@@ -206,4 +209,27 @@ fn whole_tables_are_read() {
         println!("{name}: {count} rows in {:?}, inferred in {inferred:?}", started.elapsed());
         assert_eq!(count, rows, "{name}");
     }
+}
+
+#[test]
+fn aliases_come_as_hashes_and_are_no_features() {
+    let table = b"person,mail,tel,age,work,when,income\n\
+        p-1,Anna.Smith@Domain.com,,39,x,train,a\n\
+        p-2, ,+1(415)555-9317,40,y,train,b\n";
+    let aliases = vec![(AliasKind::Email, "mail".into()), (AliasKind::Phone, "tel".into())];
+    let mapping = Mapping { aliases, ..mapping() };
+    let samples = samples(&table[..], &columns(), &mapping).unwrap();
+    let samples = samples.collect::<Result<Vec<_>, _>>().unwrap();
+    let email = AliasKind::Email.digest("anna.smith@domain.com").unwrap();
+    assert_eq!(samples[0].aliases, [(AliasKind::Email, email)]);
+    assert_eq!(samples[1].aliases.len(), 1, "an empty cell is no alias");
+    let InputSchema::Columns(inferred) = infer_schema(&table[..], &mapping).unwrap() else {
+        panic!("a table has columns")
+    };
+    assert_eq!(inferred.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["age", "work"]);
+    let broken = b"person,mail,tel,age,work,when,income\np-1,anna,,39,x,train,a\n";
+    let error = super::samples(&broken[..], &columns(), &mapping).unwrap().next().unwrap();
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("line 2") && error.contains("mail"), "{error}");
+    assert!(!error.contains("anna"), "what is refused is not repeated: {error}");
 }

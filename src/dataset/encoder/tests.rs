@@ -182,6 +182,7 @@ fn a_whole_table_is_encoded() {
         subject_id: "person_id".into(),
         label: "income".into(),
         split: None,
+        aliases: Vec::new(),
     };
     let schema = infer_schema(file("adult-train.csv"), &mapping).unwrap();
     let stored = |name, split| {

@@ -37,6 +37,7 @@ fn lines_become_samples() {
         sample_id: "s-1".into(),
         subject_id: "p-1".into(),
         split: Some(Split::Train),
+        aliases: Vec::new(),
         features: Features::Row(vec![Cell::Text("Private".into()), Cell::Number(39.0)]),
         label: "x".into(),
     };
@@ -46,6 +47,7 @@ fn lines_become_samples() {
         sample_id: "p-2".into(),
         subject_id: "p-2".into(),
         split: None,
+        aliases: Vec::new(),
         features: Features::Row(cells),
         label: "3".into(),
     };
@@ -129,4 +131,17 @@ fn invalid_utf_8_and_endless_lines_are_named() {
     let endless = LINE.as_bytes().chain(std::io::BufReader::new(std::io::repeat(b' ')));
     let error = samples(endless, &table()).next().unwrap().unwrap_err().to_string();
     assert!(error.starts_with("line 1: the line is longer than"), "{error}");
+}
+
+#[test]
+fn aliases_come_as_hashes() {
+    let line = r#"{"subject_id":"p-2","label":3,"features":{"age":-1.5,"work":7},"aliases":"#;
+    let with = |aliases: &str| format!("{line}{aliases}}}");
+    let text = with(r#"{"email": "Anna.Smith@Domain.com", "phone": null}"#);
+    let samples = read(text.as_bytes(), &table()).unwrap();
+    let email = AliasKind::Email.digest("anna.smith@domain.com").unwrap();
+    assert_eq!(samples[0].aliases, [(AliasKind::Email, email)]);
+    let error = refusal(&with(r#"{"email": "anna"}"#));
+    assert!(error.contains("email") && !error.contains("anna"), "{error}");
+    assert!(refusal(&with(r#"{"twitter": "anna"}"#)).contains("twitter"));
 }

@@ -71,6 +71,7 @@ fn label_only() -> Mapping {
         subject_id: None,
         label: "label".into(),
         split: None,
+        aliases: Vec::new(),
     }
 }
 
@@ -142,6 +143,7 @@ fn the_mapped_columns_are_read_where_they_are() {
         subject_id: Some("who".into()),
         label: "label".into(),
         split: Some("set".into()),
+        aliases: Vec::new(),
     };
     let samples = read(file, &tensor([3, 4, 6]), &mapping).unwrap();
     let second = &samples[1];
@@ -301,4 +303,21 @@ fn whole_image_data_sets_are_read() {
         assert_eq!(labels.values().sum::<usize>(), rows, "{name}");
         assert_eq!(labels.len(), 10, "{name}");
     }
+}
+
+#[test]
+fn aliases_come_as_hashes_and_are_no_features() {
+    let mails = Arc::new(StringArray::from(vec![Some("Anna.Smith@Domain.com"), None, Some("x")]));
+    let file = file(vec![
+        ("mail", mails as ArrayRef),
+        ("age", numbers(&[1, 2, 3])),
+        ("label", numbers(&[7, 0, 9])),
+    ]);
+    let mapping = Mapping { aliases: vec![(AliasKind::Email, "mail".into())], ..label_only() };
+    let schema = infer_schema(file.clone(), &mapping).unwrap();
+    let samples: Vec<_> = samples(file, &schema, &mapping).unwrap().collect();
+    let email = AliasKind::Email.digest("anna.smith@domain.com").unwrap();
+    assert_eq!(samples[0].as_ref().unwrap().aliases, [(AliasKind::Email, email)]);
+    assert_eq!(samples[1].as_ref().unwrap().aliases, [], "a null is no alias");
+    assert!(samples[2].as_ref().unwrap_err().to_string().contains("mail"));
 }

@@ -39,7 +39,7 @@ pub struct OpenDsrDiscovery {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SupportedIdentity {
-    pub(super) identity_type: String,
+    identity_type: String,
     identity_format: &'static str,
 }
 
@@ -128,8 +128,8 @@ impl OpenDsrDiscovery {
 }
 
 impl SupportedIdentity {
-    pub(super) fn raw(identity_type: &str) -> Self {
-        Self { identity_type: identity_type.to_owned(), identity_format: "raw" }
+    pub(super) fn new((identity_type, identity_format): (&str, &'static str)) -> Self {
+        Self { identity_type: identity_type.to_owned(), identity_format }
     }
 }
 

@@ -6,7 +6,7 @@
 mod answer;
 mod request;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     Json as Answer,
@@ -24,11 +24,13 @@ use self::{
     answer::{
         OpenDsrCancellation, OpenDsrDiscovery, OpenDsrProgress, OpenDsrReceipt, SupportedIdentity,
     },
-    request::OpenDsrRequest,
+    request::{Format, Identity, OpenDsrRequest},
 };
 use crate::{
     domain::{
+        alias::AliasKind,
         deletion::{Target, TargetKind},
+        identity::Pseudonym,
         model::{Model, ModelName},
     },
     http::{
@@ -37,9 +39,8 @@ use crate::{
         documentation::{GuardedOpenDsr, OpenDsrFails, PublicOpenDsr},
         problem::{Problem, Resource},
         state::State,
-        targets,
     },
-    intake::processor::Processor,
+    intake::{identity::sha256, processor::Processor},
     store::{Acceptance, Intake, IntakeCancellation, NewDeletion, NewIntake},
 };
 
@@ -57,6 +58,8 @@ pub struct OpenDsr {
     /// Scheme and authority under which controllers reach it.
     pub url: String,
     pub subjects: Vec<SubjectIdentity>,
+    /// Identity types that are aliases of subjects.
+    pub aliases: Vec<(String, AliasKind)>,
 }
 
 /// An identity that is a subject's id.
@@ -84,14 +87,13 @@ pub async fn discovery(
     FromState(state): FromState<Arc<State>>,
 ) -> Result<Answer<OpenDsrDiscovery>, Problem> {
     let opendsr = configured(&state)?;
-    let mut supported_identities: Vec<SupportedIdentity> = Vec::new();
-    for subject in &opendsr.subjects {
-        if !supported_identities.iter().any(|it| it.identity_type == subject.identity_type) {
-            supported_identities.push(SupportedIdentity::raw(&subject.identity_type));
-        }
-    }
+    let names = opendsr.subjects.iter().map(|subject| (subject.identity_type.as_str(), "raw"));
+    let aliases = opendsr.aliases.iter();
+    let aliases = aliases.flat_map(|(name, _)| [(name.as_str(), "raw"), (name.as_str(), "sha256")]);
+    let supported: BTreeSet<_> = names.chain(aliases).collect();
+    let supported = supported.into_iter().map(SupportedIdentity::new).collect();
     let processor_certificate = format!("{}{CERTIFICATE}", opendsr.url);
-    Ok(Answer(OpenDsrDiscovery::new(supported_identities, processor_certificate)))
+    Ok(Answer(OpenDsrDiscovery::new(supported, processor_certificate)))
 }
 
 /// The certificate that answers are signed with, and those that lead to its issuer.
@@ -130,8 +132,7 @@ pub async fn create(
     let received_at = state.clock.now();
     let mut deletions = Vec::new();
     for (model, subjects) in opendsr.concerned(&state, &asked.identities).await? {
-        let due_within =
-            std::time::Duration::from_secs(u64::from(model.policy.due_within_days) * 24 * 3600);
+        let due_within = Duration::from_hours(u64::from(model.policy.due_within_days) * 24);
         deletions.push(NewDeletion {
             id: state.ids.next(received_at),
             model_id: model.id,
@@ -234,13 +235,16 @@ impl OpenDsr {
     async fn concerned(
         &self,
         state: &State,
-        identities: &[request::Identity<'_>],
+        identities: &[Identity<'_>],
     ) -> Result<Vec<(Model, Vec<Target>)>, Problem> {
-        let names = |subject: &SubjectIdentity, identity: &request::Identity<'_>| {
-            subject.identity_type == identity.kind && identity.is_raw
-        };
-        let is_known = |identity| self.subjects.iter().any(|subject| names(subject, identity));
-        if !identities.iter().any(is_known) {
+        let direct: Vec<_> = self
+            .subjects
+            .iter()
+            .flat_map(|subject| identities.iter().map(move |identity| (subject, identity)))
+            .filter(|(subject, it)| subject.identity_type == it.kind && it.format == Format::Raw)
+            .collect();
+        let aliases = self.aliases_of(state, identities)?;
+        if direct.is_empty() && aliases.is_empty() {
             return Err(Problem::InvalidSubjectRequest(
                 "no identity is of a supported type and format; /opendsr/v2/discovery lists them"
                     .into(),
@@ -252,22 +256,44 @@ impl OpenDsr {
             let Some(last) = models.last() else { return Ok(concerned) };
             after = Some(last.id);
             for model in models {
-                let mut subjects = Vec::new();
-                for subject in &self.subjects {
-                    let applies = subject.model.as_ref().is_none_or(|name| *name == model.name);
-                    for identity in identities.iter().filter(|it| applies && names(subject, it)) {
-                        let kind = TargetKind::Subject;
-                        let value = identity.value;
-                        let target = targets::target(&state.service_key, model.id, kind, value);
-                        if !subjects.contains(&target) {
-                            subjects.push(target);
-                        }
-                    }
+                let applies = |subject: &SubjectIdentity| {
+                    subject.model.as_ref().is_none_or(|name| *name == model.name)
+                };
+                let named = direct.iter().filter(|(subject, _)| applies(subject));
+                let mut subjects: BTreeSet<_> =
+                    named.map(|(_, identity)| state.service_key.subject(identity.value)).collect();
+                if !aliases.is_empty() {
+                    let known = state.store.alias_subjects(model.id, &aliases).await?;
+                    subjects.extend(known.into_values().flatten());
                 }
                 if !subjects.is_empty() {
-                    concerned.push((model, subjects));
+                    let target = |key| Target { kind: TargetKind::Subject, key };
+                    concerned.push((model, subjects.into_iter().map(target).collect()));
                 }
             }
         }
+    }
+
+    fn aliases_of(
+        &self,
+        state: &State,
+        identities: &[Identity<'_>],
+    ) -> Result<Vec<Pseudonym>, Problem> {
+        let mut aliases = Vec::new();
+        for Identity { kind, value, format } in identities {
+            let Some((_, alias)) = self.aliases.iter().find(|(name, _)| name == kind) else {
+                continue;
+            };
+            let (hash, expected) = match format {
+                Format::Raw => (alias.digest(value), alias.expected()),
+                Format::Sha256 => (sha256(value), "SHA-256 in hexadecimal or base64"),
+                Format::Unsupported => continue,
+            };
+            let hash = hash.ok_or_else(|| {
+                Problem::InvalidSubjectRequest(format!("an `identity_value` must be {expected}"))
+            })?;
+            aliases.push(state.service_key.alias(*alias, &hash));
+        }
+        Ok(aliases)
     }
 }

@@ -83,7 +83,15 @@ pub(super) struct Asked<'a> {
 pub(super) struct Identity<'a> {
     pub kind: &'a str,
     pub value: &'a str,
-    pub is_raw: bool,
+    pub format: Format,
+}
+
+/// How a value is written, as far as we read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Raw,
+    Sha256,
+    Unsupported,
 }
 
 impl OpenDsrRequest {
@@ -135,12 +143,13 @@ impl OpenDsrIdentity {
         if !is_identifier(value) {
             return Err(invalid(&format!("`identity_value` must be 1 to {IDENTIFIER_MAX} bytes")));
         }
-        let is_raw = match required(self.identity_format.as_ref(), "identity_format")?.as_str() {
-            "raw" => true,
-            "sha1" | "md5" | "sha256" => false,
+        let format = match required(self.identity_format.as_ref(), "identity_format")?.as_str() {
+            "raw" => Format::Raw,
+            "sha256" => Format::Sha256,
+            "sha1" | "md5" => Format::Unsupported,
             _ => return Err(invalid("`identity_format` must be raw, sha1, md5 or sha256")),
         };
-        Ok(Identity { kind, value, is_raw })
+        Ok(Identity { kind, value, format })
     }
 }
 

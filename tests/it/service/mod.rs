@@ -8,6 +8,7 @@ mod certificate;
 mod command_line;
 mod deadlines;
 mod drain;
+mod drop;
 mod faults;
 mod gates;
 mod kill;

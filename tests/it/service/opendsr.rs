@@ -25,16 +25,29 @@ fn fixture(name: &str) -> String {
 
 /// With the façade on; a customer's id is a subject's.
 async fn start(database: Database, arguments: &[&str]) -> Service {
+    start_configured(database, &[], arguments).await
+}
+
+/// With e-mail addresses as aliases besides.
+pub async fn start_with_aliases(database: Database) -> Service {
+    start_configured(database, &[("FORGETD_OPENDSR__ALIASES", "[\"email\"]")], &[]).await
+}
+
+async fn start_configured(
+    database: Database,
+    more: &[(&str, &str)],
+    arguments: &[&str],
+) -> Service {
     let (certificate, key) = (fixture("processor.crt"), fixture("processor.key"));
     let environment = [
         ("FORGETD_OPENDSR__URL", "https://forgetd.test"),
         ("FORGETD_OPENDSR__CERTIFICATE", certificate.as_str()),
         ("FORGETD_OPENDSR__KEY", key.as_str()),
     ];
-    Service::start_with(database, &environment, arguments).await
+    Service::start_with(database, &[&environment, more].concat(), arguments).await
 }
 
-fn erasure(id: &str, subjects: &[&str]) -> Value {
+pub fn erasure(id: &str, subjects: &[&str]) -> Value {
     let identity = |subject: &&str| {
         json!({
             "identity_type": "controller_customer_id",
@@ -88,7 +101,7 @@ async fn fetch_certificate(service: &Service) {
 }
 
 /// Whether `openssl dgst` finds the signature right.
-pub fn verifies(certificate: &Path, body: &[u8], signature: &[u8]) -> bool {
+fn verifies(certificate: &Path, body: &[u8], signature: &[u8]) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let [public, signed, said] = ["key.pub", "signature", "body"].map(|it| folder.path().join(it));
     let arguments = ["x509", "-pubkey", "-noout", "-in"];

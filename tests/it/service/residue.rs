@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use forgetd::domain::alias::AliasKind;
 use memchr::memmem;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -74,12 +75,18 @@ impl Person {
     fn sample(&self, number: usize, label: &str, features: &Value) -> Value {
         json!({
             "subject_id": self.subject, "sample_id": self.samples[number],
-            "label": label, "features": features,
+            "label": label, "features": features, "aliases": {"email": self.email()},
         })
+    }
+
+    fn email(&self) -> String {
+        format!("{}@example.org", self.subject)
     }
 
     fn patterns(&self) -> Patterns {
         let mut found = Vec::new();
+        let alias = AliasKind::Email.digest(&self.email()).unwrap();
+        encodings("the plain hash of the alias", alias.as_bytes(), &mut found);
         for name in self.samples.iter().chain([&self.subject]) {
             encodings(name, name.as_bytes(), &mut found);
         }

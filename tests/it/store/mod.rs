@@ -1,6 +1,7 @@
 //! The contract of the store: every test runs on `SQLite` and on `PostgreSQL`.
 
 mod acceptance;
+mod aliases;
 mod approvals;
 mod audit;
 mod blobs;
@@ -279,6 +280,7 @@ pub fn samples(numbers: std::ops::Range<u64>, holdout_from: u64) -> Vec<NewSampl
         split: if number < holdout_from { Split::Train } else { Split::Holdout },
         features: Features::Pixels(features_of(number)),
         label: format!("label {}", number % 2),
+        aliases: Vec::new(),
     };
     numbers.map(sample).collect()
 }

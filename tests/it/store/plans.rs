@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::{
     LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, publication,
-    sample_target, subject_target,
+    sample_target, samples, subject_key, subject_target,
     webhooks::{settings, webhook},
 };
 
@@ -36,6 +36,7 @@ const LARGE: &[&str] = &[
     "webhook_messages",
     "intakes",
     "intake_deletions",
+    "aliases",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -223,6 +224,8 @@ async fn fill_logs(pool: &PgPool) {
 
 async fn fill_intakes(pool: &PgPool) {
     for filler in [
+        "INSERT INTO aliases (model_id, alias_key, subject_key)
+         SELECT model_id, sha256(sample_key), subject_key FROM samples",
         "INSERT INTO intakes (id, body, received_at, due_by)
          SELECT id, sha256(id::text::bytea), 0, 0 FROM deletion_requests",
         "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
@@ -266,6 +269,14 @@ async fn take_in(store: &Store, model: &Model) {
         store.accept_intake(&new, 100).await.unwrap();
     }
     store.intake(new.id).await.unwrap();
+    let mut known = samples(9_000..9_001, 10_000);
+    known[0].aliases = vec![subject_key(9_000)];
+    let mut ingestion = store.begin_ingestion(new_id(), model.id).await.unwrap();
+    ingestion.add(&known).await.unwrap();
+    ingestion.commit(at(41)).await.unwrap();
+    store.alias_subjects(model.id, &[subject_key(9_000)]).await.unwrap();
+    let subjects = [subject_key(520), subject_key(540), subject_key(9_000)];
+    store.subject_standings(model.id, &subjects).await.unwrap();
     store.cancel_intake(new.id, at(41)).await.unwrap();
 }
 
