@@ -109,6 +109,11 @@ pub struct WorkerConfig {
     /// Attempts at one job before it fails for good; requests whose worker was lost as often are
     /// put off instead.
     pub attempts_max: u32,
+    /// How often weights are looked for that a crash left without a version; they are removed at
+    /// the second sight.
+    pub sweep_s: u64,
+    /// Younger weights are not suspected: their version may be about to be published.
+    pub orphan_age_s: u64,
 }
 
 /// The audit log, which everybody can check.
@@ -242,7 +247,14 @@ impl Default for ServingConfig {
 
 impl Default for WorkerConfig {
     fn default() -> Self {
-        Self { threads: 1, lease_s: 20, poll_s: 1, attempts_max: 5 }
+        Self {
+            threads: 1,
+            lease_s: 20,
+            poll_s: 1,
+            attempts_max: 5,
+            sweep_s: 600,
+            orphan_age_s: 3_600,
+        }
     }
 }
 
@@ -320,6 +332,8 @@ impl Config {
         seconds("serving.poll_s", self.serving.poll_s)?;
         seconds("worker.lease_s", self.worker.lease_s)?;
         seconds("worker.poll_s", self.worker.poll_s)?;
+        seconds("worker.sweep_s", self.worker.sweep_s)?;
+        seconds("worker.orphan_age_s", self.worker.orphan_age_s)?;
         within("webhooks.timeout_s", self.webhooks.timeout_s, 1, 60, "1 to 60 seconds")?;
         let retention = self.webhooks.retention_days;
         within("webhooks.retention_days", retention, 1, 3_650, "1 to 3650 days")?;
@@ -395,6 +409,7 @@ mod tests {
             "drain_delay_s",
             "poll_s",
             "attempts_max",
+            "orphan_age_s",
             "otlp_endpoint",
             "service_key",
             "origin",

@@ -319,6 +319,8 @@ pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::R
         lease_duration: Duration::from_secs(config.worker.lease_s),
         poll_interval: Duration::from_secs(config.worker.poll_s),
         attempts_max: config.worker.attempts_max,
+        sweep_interval: Duration::from_secs(config.worker.sweep_s),
+        orphan_age: Duration::from_secs(config.worker.orphan_age_s),
         threads: config.worker.threads,
         device: config.serving.device,
         method_by_name: unlearning::by_name,

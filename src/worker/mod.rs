@@ -48,6 +48,10 @@ pub struct WorkerOptions {
     pub poll_interval: Duration,
     /// Attempts at one job before it fails for good.
     pub attempts_max: u32,
+    /// Between two looks for blobs that no version names.
+    pub sweep_interval: Duration,
+    /// Younger blobs are not suspected: their version may be about to be published.
+    pub orphan_age: Duration,
     /// Threads that compute; predictions have their own.
     pub threads: usize,
     pub device: DeviceKind,

@@ -25,13 +25,8 @@ use super::Worker;
 /// Signals come in bursts; between two passes lies at least this.
 const PAUSE: Duration = Duration::from_millis(20);
 
-const SWEEP_INTERVAL: Duration = Duration::from_mins(10);
-
 /// Rows that one pass of upkeep handles of each kind; the next pass goes on.
 const PAGE: u32 = 100;
-
-/// Younger blobs are not suspected: their version may be about to be published.
-const ORPHAN_AGE: Duration = Duration::from_hours(1);
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -45,7 +40,7 @@ impl Worker {
     /// Passes after each signal, or each `poll_interval` without one, until `shutdown`.
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
         let mut wakeups = self.store.wakeups();
-        let mut sweeps = tokio::time::interval(SWEEP_INTERVAL);
+        let mut sweeps = tokio::time::interval(self.options.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut suspects = HashSet::new();
         while !shutdown.is_cancelled() {
@@ -106,7 +101,7 @@ impl Worker {
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.
     async fn sweep_orphans(&self, suspects: &mut HashSet<Digest>) -> Result<(), StoreError> {
-        let old = match self.blobs.older_than(ORPHAN_AGE, self.now()).await {
+        let old = match self.blobs.older_than(self.options.orphan_age, self.now()).await {
             Ok(old) => old,
             Err(error) => {
                 warn!(error = %Chain(&error), "the object store could not be listed");

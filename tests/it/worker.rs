@@ -57,6 +57,8 @@ impl Running {
             lease_duration: LEASE,
             poll_interval: Duration::from_millis(50),
             attempts_max: 3,
+            sweep_interval: Duration::from_mins(10),
+            orphan_age: Duration::from_hours(1),
             threads: 1,
             device: DeviceKind::Flex,
             method_by_name,
