@@ -9,6 +9,7 @@ pub mod clock;
 pub mod dataset;
 pub mod domain;
 pub mod evaluation;
+pub mod fail_point;
 pub mod http;
 pub mod intake;
 pub mod nn;

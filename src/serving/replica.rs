@@ -12,6 +12,7 @@ use crate::{
     clock::Clock,
     dataset::encoder::Encoder,
     domain::{chain::Chain, model::Model, version::Version},
+    fail_point,
     nn::{
         network::Network,
         prediction,
@@ -90,6 +91,7 @@ impl Replica {
         if newer.is_empty() {
             return Ok(());
         }
+        fail_point::pass("replica", "announced").await;
         let mut loading = pin!(self.load_all(newer.keys().copied()));
         // Loading may take longer than the lease.
         loop {
@@ -99,7 +101,9 @@ impl Replica {
             }
         }
         // What this lets complete, a worker completes: the ledger wakes it.
-        self.report(&HashMap::new()).await
+        self.report(&HashMap::new()).await?;
+        fail_point::pass("replica", "reported").await;
+        Ok(())
     }
 
     /// Tells the ledger which epochs this replica is about to load, and returns them once they are
@@ -141,6 +145,7 @@ impl Replica {
                 Ok(version) => {
                     let (model, epoch) = (version.model.name.clone(), version.epoch);
                     if self.registry.publish(version) == Published::Now {
+                        fail_point::pass("replica", "loaded").await;
                         #[expect(clippy::cast_precision_loss, reason = "epochs are small")]
                         metrics::gauge!("forgetd_served_epoch", "model" => model.to_string())
                             .set(epoch as f64);

@@ -2,6 +2,7 @@
 
 use crate::{
     domain::{job::Job, timestamp::Timestamp},
+    fail_point,
     store::{StoreError, transaction::Tx},
 };
 
@@ -69,6 +70,7 @@ pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Resul
         .bind(job.id)
         .execute()
         .await?;
+    fail_point::pass("erase_batch", "keys_destroyed").await;
     for sql in [
         "DELETE FROM sample_contents WHERE sample_id IN (
              SELECT d.sample_id FROM deletion_requests r

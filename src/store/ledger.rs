@@ -6,9 +6,12 @@ use sqlx::{PgPool, SqlitePool};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::store::{
-    Keyring, StoreError, audit, outbox, postgres, sqlite,
-    transaction::{Connection, Dialect, Tx, reading},
+use crate::{
+    fail_point,
+    store::{
+        Keyring, StoreError, audit, outbox, postgres, sqlite,
+        transaction::{Connection, Dialect, Tx, reading},
+    },
 };
 
 /// The ledger, on `SQLite` or `PostgreSQL`; cheap to clone.
@@ -162,7 +165,9 @@ impl Store {
         // Last: the lock on the log's head is shared by all writers.
         audit::append(&mut tx).await?;
         let Tx { operation, connection, wakes, .. } = tx;
+        fail_point::pass(operation, "written").await;
         connection.commit().await.map_err(|source| StoreError::of(operation, source))?;
+        fail_point::pass(operation, "committed").await;
         if wakes {
             self.shared.signal.send_replace(());
         }

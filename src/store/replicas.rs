@@ -11,6 +11,7 @@ use crate::{
         job::JobState,
         timestamp::Timestamp,
     },
+    fail_point,
     store::{
         Store, StoreError,
         transaction::{Tx, reading, writing},
@@ -126,6 +127,7 @@ impl Store {
         if !reached.is_empty() {
             // What was erased must be gone from the files before anybody is told so.
             self.purge_erased().await?;
+            fail_point::pass("complete_propagated", "purged").await;
         }
         let mut completed = Vec::new();
         for (job_id, model_id) in reached {

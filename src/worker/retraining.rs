@@ -17,6 +17,7 @@ use crate::{
         version::{Cause, VersionMetrics},
         watch::Watch,
     },
+    fail_point,
     nn::{
         cross_fitting::cross_fit, device::DeviceKind, network::Network, prediction, training,
         weights,
@@ -61,7 +62,9 @@ impl Worker {
         let trained = self.compute.run(training).await;
         holding.check()?;
         let trained = trained?;
+        fail_point::pass("retraining", "computed").await;
         let weights = self.blobs.put(trained.weights).await?;
+        fail_point::pass("retraining", "stored").await;
         let publication = Publication {
             lease: claimed.lease,
             now: self.now(),

@@ -14,6 +14,7 @@ use crate::{
         sample::{SamplePredictions, Split, StoredSample},
         version::{Cause, Version, VersionMetrics},
     },
+    fail_point,
     nn::{convex::Perturbation, device::DeviceKind, weights},
     store::{Claimed, NewVersion, Publication},
     unlearning::{
@@ -89,6 +90,7 @@ impl Worker {
         let drawing = Drawing { model_id, batch_id: claimed.job.id, except: HashSet::new() };
         let loading = self.load_batch(&drawing, parent, forgotten, update.as_ref());
         let batch = Box::pin(loading).await?;
+        fail_point::pass("batch", "loaded").await;
         holding.check()?;
 
         let (device, watch) = (self.options.device, holding.watch());
@@ -102,11 +104,13 @@ impl Worker {
             }
             other => other?,
         };
+        fail_point::pass("batch", "measured").await;
         let evidence = json!(updated.evidence);
         if let Err(failure) = gates::judge(&updated.evidence, policy.holdout_accuracy_tolerance) {
             let why = failure.to_string();
             return self.retrain_instead(claimed, holding, evidence, &why).await;
         }
+        fail_point::pass("batch", "judged").await;
         self.publish_update(claimed, &parent, updated, evidence).await
     }
 
@@ -148,6 +152,7 @@ impl Worker {
             metrics::gauge!("forgetd_unlearning_budget_used", "model" => model).set(used);
         }
         let weights = self.blobs.put(updated.weights).await?;
+        fail_point::pass("batch", "stored").await;
         let forgotten = updated.evidence.samples;
         let publication = Publication {
             lease: claimed.lease,
@@ -269,6 +274,7 @@ impl Batch {
             device: &device,
         };
         let updated = update.update(&task, watch)?;
+        fail_point::pass_blocking("batch", "updated");
         let evidence = evidence::measure(&task, &updated.network);
         let mut method = json!({
             "name": update.name(),

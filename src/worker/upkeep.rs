@@ -17,6 +17,7 @@ use crate::{
         timestamp::Timestamp,
         version::Version,
     },
+    fail_point,
     store::{Enqueued, StoreError, Unsettled},
 };
 
@@ -87,6 +88,7 @@ impl Worker {
                 warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
                 return Ok(());
             }
+            fail_point::pass("superseded", "destroyed").await;
             self.store.mark_weights_removed(model_id, epoch, self.now()).await?;
         }
         // The words of their encoders go from the files too.

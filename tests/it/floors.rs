@@ -8,7 +8,7 @@ use std::{
 /// Every top-level module, from the ground up.
 const FLOORS: [&[&str]; 7] = [
     &["domain"],
-    &["clock", "outbound", "nn", "dataset", "intake"],
+    &["clock", "fail_point", "outbound", "nn", "dataset", "intake"],
     &["unlearning", "audit", "store"],
     &["serving", "evaluation", "notary", "webhooks"],
     &["http", "worker"],
@@ -61,7 +61,7 @@ fn heads_of_list(list: &str) -> Vec<String> {
     entries.iter().map(|entry| head(entry.trim())).filter(|name| !name.is_empty()).collect()
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
         .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })

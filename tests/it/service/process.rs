@@ -111,6 +111,24 @@ impl Service {
         self.live().await;
     }
 
+    /// Holds the process at a named step, from now on; see `src/fail_point.rs`.
+    pub fn hold_at(&self, step: &str) {
+        std::fs::write(self.folder.path().join(FAIL_POINTS).join(step), "").unwrap();
+    }
+
+    /// Waits until the process is held at the step.
+    pub async fn reaches(&self, step: &str) {
+        let reached = self.folder.path().join(FAIL_POINTS).join(format!("{step}.reached"));
+        eventually(step, async || reached.exists(), |reached| *reached).await;
+    }
+
+    /// Whoever is held at the step goes on, if it still lives, and nobody is held there any more.
+    pub fn let_pass(&self, step: &str) {
+        let points = self.folder.path().join(FAIL_POINTS);
+        std::fs::remove_file(points.join(step)).unwrap();
+        std::fs::remove_file(points.join(format!("{step}.reached"))).unwrap();
+    }
+
     /// SIGTERM: the process is asked to end.
     pub fn terminate(&self) {
         self.signal("TERM");
@@ -212,16 +230,21 @@ pub async fn answer(request: RequestBuilder) -> Answer {
     Answer { status, headers, body }
 }
 
+/// Where the steps stand at which the processes of a folder are held.
+const FAIL_POINTS: &str = "fail-points";
+
 fn command(folder: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
     command
         .args(["--data-dir".as_ref(), folder.join("data").as_os_str()])
         .env("FORGETD_TELEMETRY__LOG", "warn,forgetd=info")
+        .env("FORGETD_FAIL_POINTS", folder.join(FAIL_POINTS))
         .envs(environment.iter().map(|(key, value)| (key, value)));
     command
 }
 
 fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) -> (Child, String) {
+    std::fs::create_dir_all(folder.join(FAIL_POINTS)).unwrap();
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
     let mut child = command(folder, environment)

@@ -1,0 +1,153 @@
+//! What forgetd promises, whatever happened to its processes: every accepted request is completed,
+//! and once; the audit log only grew; weights are what their digests say, and no others lie about.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use forgetd::domain::identity::Digest;
+use serde_json::Value;
+
+use super::{
+    Service,
+    certificate::{log_key, verify, write},
+    eventually, field,
+    people::{self, MODEL},
+};
+
+/// Leases of a second: a killed worker's batch is taken up again soon, however often it was lost.
+/// And whatever a kill left of weights is looked for soon.
+pub const ENVIRONMENT: [(&str, &str); 5] = [
+    ("FORGETD_WORKER__LEASE_S", "1"),
+    ("FORGETD_SERVING__LEASE_S", "1"),
+    ("FORGETD_WORKER__ATTEMPTS_MAX", "100"),
+    ("FORGETD_WORKER__SWEEP_S", "2"),
+    ("FORGETD_WORKER__ORPHAN_AGE_S", "2"),
+];
+
+/// What was promised so far.
+pub struct Promise {
+    /// Every request that was accepted.
+    pub accepted: Vec<String>,
+    log_key: String,
+    /// A signed head of the audit log, kept elsewhere.
+    checkpoint: PathBuf,
+}
+
+impl Promise {
+    pub async fn of(service: &Service) -> Self {
+        let (accepted, log_key) = (Vec::new(), log_key(service).await);
+        let checkpoint = write(service, "checkpoint", &head(service).await);
+        Self { accepted, log_key, checkpoint }
+    }
+
+    /// Keeps the newest head of the audit log.
+    pub async fn keep_head(&self, service: &Service) {
+        std::fs::write(&self.checkpoint, head(service).await).unwrap();
+    }
+
+    /// At any moment. Requests may be under way.
+    pub async fn holds(&self, service: &Service) {
+        self.nothing_was_lost(service).await;
+        self.the_log_only_grew(service);
+        let versions = versions(service).await;
+        let epochs: Vec<_> = versions.iter().map(|it| it["epoch"].as_u64().unwrap()).collect();
+        assert!(epochs.iter().rev().copied().eq(1..=epochs.len() as u64), "{epochs:?}");
+        let digests = whole_weights(service);
+        let current = field(&versions[0], "/weights").as_str().unwrap();
+        assert!(digests.iter().any(|it| it == current), "{current} is not among {digests:?}");
+    }
+
+    /// Once everything had its time: waits for it.
+    pub async fn is_fulfilled(&self, service: &Service) {
+        for id in &self.accepted {
+            service.request_becomes(id, "completed").await;
+        }
+        self.each_was_completed_once(service).await;
+        people::ready(service).await;
+        let state = async || (weights(service), versions(service).await);
+        let only_the_newest = |(files, versions): &(Vec<String>, Vec<Value>)| {
+            files.len() == 1 && versions[0]["weights"] == *files[0]
+        };
+        let (_, versions) = eventually("no other weights are left", state, only_the_newest).await;
+        let answer = people::predict(service, 0).await.body;
+        assert_eq!(answer["model_version"], versions[0]["epoch"].to_string(), "{answer:#}");
+        self.holds(service).await;
+    }
+
+    async fn nothing_was_lost(&self, service: &Service) {
+        let requests = service.pages("/v1/deletion-requests").await;
+        assert_eq!(requests.len(), self.accepted.len(), "as many as were accepted: {requests:#?}");
+        let states: BTreeMap<_, _> = requests
+            .iter()
+            .map(|it| (it["id"].as_str().unwrap(), it["state"].as_str().unwrap()))
+            .collect();
+        for id in &self.accepted {
+            let state = states.get(id.as_str());
+            let is_on_its_way =
+                state.is_some_and(|state| ["queued", "unlearning", "completed"].contains(state));
+            assert!(is_on_its_way, "request {id} is {state:?}");
+        }
+    }
+
+    fn the_log_only_grew(&self, service: &Service) {
+        let (log, since) = (format!("{}/audit", service.address), self.checkpoint.display());
+        let since = since.to_string();
+        let verdict = verify(&["--log", &log, "--key", &self.log_key, "--since", &since]);
+        assert!(verdict.holds, "{}", verdict.output);
+    }
+
+    /// The audit log is the witness.
+    async fn each_was_completed_once(&self, service: &Service) {
+        let mut seen: BTreeMap<(String, String), u32> = BTreeMap::new();
+        for (index, event) in service.pages("/v1/audit/events").await.iter().enumerate() {
+            assert_eq!(event["index"], index, "indices without gaps");
+            let entry: Value = serde_json::from_str(event["entry"].as_str().unwrap()).unwrap();
+            let word = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+            *seen.entry((word("kind"), word("about"))).or_default() += 1;
+        }
+        for id in &self.accepted {
+            for kind in ["deletion.received", "deletion.completed"] {
+                let times = seen.get(&(kind.to_owned(), id.clone()));
+                assert_eq!(times, Some(&1), "{kind} of request {id}");
+            }
+        }
+    }
+}
+
+async fn head(service: &Service) -> String {
+    service.text("/audit/checkpoint", "*/*").await
+}
+
+/// Newest first.
+async fn versions(service: &Service) -> Vec<Value> {
+    service.pages(&format!("/v1/models/{MODEL}/versions")).await
+}
+
+/// Names of all files in the folder of the weights.
+fn weights(service: &Service) -> Vec<String> {
+    weights_files(service)
+        .iter()
+        .map(|it| it.file_name().unwrap().to_str().unwrap().into())
+        .collect()
+}
+
+fn weights_files(service: &Service) -> Vec<PathBuf> {
+    let entries = |folder: PathBuf| {
+        std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path())
+    };
+    entries(service.folder().join("data/blobs")).flat_map(entries).collect()
+}
+
+/// Digests of the weights that are stored whole, which is what their names say.
+fn whole_weights(service: &Service) -> Vec<String> {
+    let mut digests = Vec::new();
+    for file in weights_files(service) {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        // Removed meanwhile, or not whole yet.
+        let Ok(bytes) = std::fs::read(&file) else { continue };
+        if !name.contains('#') {
+            assert_eq!(Digest::of(&bytes).to_string(), name, "weights are not what they are named");
+            digests.push(name.to_owned());
+        }
+    }
+    digests
+}
