@@ -278,7 +278,8 @@ pub async fn read(
     details(&state, path.id).await.map(Answer)
 }
 
-/// Withdraws a deletion request while it is suspended or queued.
+/// Withdraws a deletion request while it is suspended or queued, unless another request that names
+/// the whole subject counts on it.
 #[utoipa::path(
     delete, path = "/v1/deletion-requests/{id}", tag = "deletion-requests",
     operation_id = "cancel_deletion_request", security(("bearer" = [])), params(DeletionPath),
@@ -295,6 +296,7 @@ pub async fn cancel(
     match state.store.cancel_deletion(path.id, state.clock.now()).await? {
         Cancellation::Cancelled => details(&state, path.id).await.map(Answer),
         Cancellation::NotQueued(state) => Err(Problem::NotCancellable { state }),
+        Cancellation::NeededByAnother => Err(Problem::NeededByAnother),
         Cancellation::Unknown => Err(Problem::NotFound(Resource::DeletionRequest)),
     }
 }

@@ -139,6 +139,7 @@ pub enum Problem {
     NotCancellable {
         state: DeletionState,
     },
+    NeededByAnother,
     NotCertifiable {
         state: DeletionState,
     },
@@ -206,6 +207,7 @@ impl Problem {
             Self::ModelExists
             | Self::SampleConflict { .. }
             | Self::NotCancellable { .. }
+            | Self::NeededByAnother
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
             | Self::NotExtendable { .. }
@@ -263,6 +265,7 @@ impl Problem {
             | Self::QuotaExceeded(_)
             | Self::TooFast { .. }
             | Self::NotCancellable { .. }
+            | Self::NeededByAnother
             | Self::NotCertifiable { .. }
             | Self::NotSuspended { .. }
             | Self::NotExtendable { .. }

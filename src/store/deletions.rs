@@ -41,6 +41,8 @@ pub struct DeletionFilter {
 pub enum Cancellation {
     Cancelled,
     NotQueued(DeletionState),
+    /// Another request names the whole subject of some of its samples, and counts on it for those.
+    NeededByAnother,
     Unknown,
 }
 
@@ -94,7 +96,7 @@ impl Store {
         })
     }
 
-    /// Withdraws a queued request and its tombstones.
+    /// Withdraws a suspended or queued request and its tombstones.
     pub async fn cancel_deletion(
         &self,
         id: Uuid,
@@ -110,6 +112,9 @@ impl Store {
             let state: DeletionState = tx.query(sql).bind(id).fetch_one().await?.word("state")?;
             if !state.can_become(DeletionState::Cancelled) {
                 return Ok(Cancellation::NotQueued(state));
+            }
+            if is_needed_by_another(tx, id).await? {
+                return Ok(Cancellation::NeededByAnother);
             }
             withdraw(tx, id, model_id, now).await?;
             Ok(Cancellation::Cancelled)
@@ -187,6 +192,24 @@ pub(super) async fn withdraw(
     tx.query("DELETE FROM tombstones WHERE deletion_id = $1").bind(id).execute().await?;
     tx.record(now, AuditKind::DeletionCancelled, model_id, id, serde_json::json!({}));
     Ok(())
+}
+
+/// Whether another request has been accepted for the whole subject of a sample that only this one
+/// deletes: without it, the sample would stay although its subject is to be forgotten.
+pub(super) async fn is_needed_by_another(tx: &mut Tx, deletion_id: Uuid) -> Result<bool, StoreError> {
+    let other = tx
+        .query(
+            "SELECT s.id FROM deletion_samples d
+                 JOIN samples s ON s.id = d.sample_id
+                 JOIN tombstones t ON t.model_id = s.model_id AND t.kind = 'subject'
+                     AND t.key = s.subject_key
+                 JOIN deletion_requests r ON r.id = t.deletion_id
+             WHERE d.deletion_id = $1 AND r.id <> $1 AND r.state <> 'failed' LIMIT 1",
+        )
+        .bind(deletion_id)
+        .fetch_optional()
+        .await?;
+    Ok(other.is_some())
 }
 
 /// The request deletes its samples no more.

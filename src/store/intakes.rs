@@ -13,7 +13,7 @@ use crate::{
     store::{
         Acceptance, NewDeletion, Store, StoreError,
         acceptance::{enter, has_room},
-        deletions::{DeletionDetails, read_details, withdraw},
+        deletions::{DeletionDetails, is_needed_by_another, read_details, withdraw},
         row::Row,
         transaction::{Tx, reading, writing},
     },
@@ -58,7 +58,8 @@ pub struct IntakeRequest {
 pub enum IntakeCancellation {
     Cancelled,
     NotPending(OpenDsrStatus),
-    /// Earlier requests delete its subjects; there is none of its own to withdraw.
+    /// Others delete its subjects; there is no request of its own to withdraw, or none that no other
+    /// counts on.
     NothingOwn,
     Unknown,
 }
@@ -146,12 +147,15 @@ impl Store {
             }
             let can_be_cancelled =
                 |it: &&IntakeRequest| it.request.state.can_become(DeletionState::Cancelled);
-            let waiting: Vec<_> = intake.own().filter(can_be_cancelled).collect();
-            if waiting.is_empty() {
-                return Ok(IntakeCancellation::NothingOwn);
+            let mut withdrawn = 0;
+            for IntakeRequest { request, .. } in intake.own().filter(can_be_cancelled) {
+                if !is_needed_by_another(tx, request.id).await? {
+                    withdraw(tx, request.id, request.model_id, now).await?;
+                    withdrawn += 1;
+                }
             }
-            for it in waiting {
-                withdraw(tx, it.request.id, it.request.model_id, now).await?;
+            if withdrawn == 0 {
+                return Ok(IntakeCancellation::NothingOwn);
             }
             tx.query("UPDATE intakes SET cancelled_at = $1 WHERE id = $2")
                 .time(now)

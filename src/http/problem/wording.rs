@@ -42,6 +42,7 @@ impl Problem {
             Self::NotCancellable { .. } => {
                 ("not-cancellable", "The deletion request is not queued any more")
             }
+            Self::NeededByAnother => ("needed-by-another", "Another request counts on this one"),
             Self::NotCertifiable { .. } => {
                 ("not-certifiable", "The deletion request is not completed")
             }
@@ -125,6 +126,11 @@ impl Problem {
             }
             Self::NotCancellable { state } => {
                 format!("it is {state}; only suspended and queued requests can be cancelled").into()
+            }
+            Self::NeededByAnother => {
+                "another request names the whole subject of its samples, which \
+                 would stay without it"
+                    .into()
             }
             Self::NotSuspended { state } => {
                 format!("it is {state}; only suspended requests can be approved or refused").into()

@@ -20,6 +20,7 @@ on_both!(
     racing_keys_give_one_request,
     racing_requests_share_no_sample,
     cancelling_frees_the_samples,
+    a_request_that_another_counts_on_cannot_be_cancelled,
     ten_thousand_targets_are_fast,
 );
 
@@ -159,6 +160,18 @@ async fn cancelling_frees_the_samples(ledger: &Ledger) {
     ledger.claim(at(25)).await.unwrap();
     let late = ledger.store.cancel_deletion(id, at(26)).await.unwrap();
     assert_eq!(late, Cancellation::NotQueued(DeletionState::Unlearning));
+}
+
+/// Whoever asks for the whole subject would be told that it is forgotten, while a sample of it stays.
+async fn a_request_that_another_counts_on_cannot_be_cancelled(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let of_one_sample = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let of_the_subject = ledger.delete(&model, vec![subject_target(0)], at(21)).await;
+    let cancel = async |id| ledger.store.cancel_deletion(id, at(22)).await.unwrap();
+    assert_eq!(cancel(of_one_sample).await, Cancellation::NeededByAnother);
+    assert_eq!(cancel(of_the_subject).await, Cancellation::Cancelled);
+    assert_eq!(cancel(of_one_sample).await, Cancellation::Cancelled);
+    assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 8);
 }
 
 async fn ten_thousand_targets_are_fast(ledger: &Ledger) {
