@@ -14,6 +14,7 @@ mod ingestion;
 mod intakes;
 mod leases;
 mod lists;
+mod machine;
 mod master_key;
 mod plans;
 mod propagation;
