@@ -1,6 +1,11 @@
 //! Artifacts by their SHA-256, in an object store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    path::{Path as FilePath, PathBuf},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use futures_util::TryStreamExt;
 use object_store::{
@@ -17,6 +22,8 @@ pub enum BlobError {
     Store { operation: &'static str, digest: Digest, source: object_store::Error },
     #[error("the object store failed to list its blobs")]
     List(#[source] object_store::Error),
+    #[error("cannot remove from {folder} what was left half-written")]
+    Unfinished { folder: PathBuf, source: io::Error },
     #[error("there is no blob {0}")]
     Missing(Digest),
     /// The bytes are not what the digest names: refused.
@@ -31,6 +38,8 @@ pub struct Blobs {
     store: Arc<dyn ObjectStore>,
     /// Empty, or ends in a slash.
     prefix: String,
+    /// Where it is a folder.
+    folder: Option<PathBuf>,
 }
 
 impl Blobs {
@@ -45,12 +54,16 @@ impl Blobs {
                 std::fs::create_dir_all(rest).map_err(|error| failed(error.to_string()))?;
                 // Written to a temporary file and renamed; with fsync of file and folder the blob
                 // is durable before the ledger names it.
-                let folder = LocalFileSystem::new_with_prefix(rest)
+                let store = LocalFileSystem::new_with_prefix(rest)
                     .map_err(|error| failed(error.to_string()))?
                     .with_fsync(true);
-                Ok(Self { store: Arc::new(folder), prefix: String::new() })
+                let folder = Some(PathBuf::from(rest));
+                Ok(Self { store: Arc::new(store), prefix: String::new(), folder })
             }
-            "memory" => Ok(Self { store: Arc::new(InMemory::new()), prefix: String::new() }),
+            "memory" => {
+                let store = Arc::new(InMemory::new());
+                Ok(Self { store, prefix: String::new(), folder: None })
+            }
             #[cfg(feature = "s3")]
             "s3" => {
                 let bucket = object_store::aws::AmazonS3Builder::from_env();
@@ -83,7 +96,7 @@ impl Blobs {
         })?;
         let prefix = rest.split_once('/').map_or("", |(_, path)| path).trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { store: Arc::new(bucket), prefix })
+        Ok(Self { store: Arc::new(bucket), prefix, folder: None })
     }
 
     /// Durable when it returns.
@@ -144,8 +157,59 @@ impl Blobs {
             .collect())
     }
 
+    /// Removes what was last written before `age` ago by a process that was killed in the middle:
+    /// the store of a folder writes to a file beside the blob and renames it, and lists no such
+    /// file. Other stores keep nothing of a write that did not end. Returns how many there were.
+    pub async fn remove_unfinished(
+        &self,
+        age: Duration,
+        now: Timestamp,
+    ) -> Result<usize, BlobError> {
+        let Some(folder) = self.folder.clone() else { return Ok(0) };
+        let removed = folder.clone();
+        let removed =
+            tokio::task::spawn_blocking(move || remove_unfinished_in(&removed, age, now)).await;
+        removed
+            .unwrap_or_else(|panic| Err(io::Error::other(panic)))
+            .map_err(|source| BlobError::Unfinished { folder, source })
+    }
+
     fn path(&self, digest: Digest) -> Path {
         let hex = digest.to_string();
         Path::from(format!("{}{}/{hex}", self.prefix, &hex[..2]))
+    }
+}
+
+/// What stands between the name of a blob and a number, while the blob is being written.
+const UNFINISHED: char = '#';
+
+fn remove_unfinished_in(folder: &FilePath, age: Duration, now: Timestamp) -> io::Result<usize> {
+    let mut removed = 0;
+    for shelf in fs::read_dir(folder)? {
+        let shelf = shelf?;
+        if !shelf.file_type()?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(shelf.path())? {
+            let file = file?;
+            if file.file_name().to_string_lossy().contains(UNFINISHED) {
+                removed += usize::from(remove_if_old(&file, age, now)?);
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// Whether it was there and old.
+fn remove_if_old(file: &fs::DirEntry, age: Duration, now: Timestamp) -> io::Result<bool> {
+    let removed = file.metadata().and_then(|metadata| {
+        let written = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let is_old = now.since(Timestamp::from_micros(0).plus(written)) > age;
+        if is_old { fs::remove_file(file.path()).map(|()| true) } else { Ok(false) }
+    });
+    match removed {
+        // It was finished meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        removed => removed,
     }
 }

@@ -95,7 +95,7 @@ impl Worker {
         self.store.purge_erased().await
     }
 
-    /// Removes blobs that a crash left without a version: those that no version named at the last
+    /// Removes blobs that a crash left half-written or without a version: of the latter those that no version named at the last
     /// sweep (`suspects`) nor at this one. Between storing a blob and publishing its version lie
     /// milliseconds, between two sweeps minutes; the object store's clock alone, which may be
     /// another than ours, must not condemn a blob.
@@ -103,6 +103,11 @@ impl Worker {
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.
     async fn sweep_orphans(&self, suspects: &mut HashSet<Digest>) -> Result<(), StoreError> {
+        match self.blobs.remove_unfinished(self.options.orphan_age, self.now()).await {
+            Ok(0) => {}
+            Ok(blobs) => info!(blobs, "removed what was left half-written"),
+            Err(error) => warn!(error = %Chain(&error), "what was left half-written stays for now"),
+        }
         let old = match self.blobs.older_than(self.options.orphan_age, self.now()).await {
             Ok(old) => old,
             Err(error) => {

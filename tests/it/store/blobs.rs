@@ -41,6 +41,25 @@ async fn a_corrupt_blob_is_refused() {
     assert!(matches!(corrupt, Err(BlobError::Corrupt { expected, .. }) if expected == digest));
 }
 
+#[tokio::test]
+async fn what_was_left_half_written_is_removed_once_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(&format!("file://{}", folder.path().display())).unwrap();
+    let digest = blobs.put(b"weights".to_vec()).await.unwrap();
+    let hex = digest.to_string();
+    let left = folder.path().join(&hex[..2]).join(format!("{hex}#1"));
+    std::fs::write(&left, b"weig").unwrap();
+    let (written, age) = (Clock::system().now(), Duration::from_secs(30));
+    assert_eq!(blobs.remove_unfinished(age, written).await.unwrap(), 0, "it may be at it still");
+    assert!(left.exists());
+    let later = written.plus(Duration::from_mins(1));
+    assert_eq!(blobs.remove_unfinished(age, later).await.unwrap(), 1);
+    assert!(!left.exists());
+    assert_eq!(blobs.get(digest).await.unwrap(), b"weights");
+    let elsewhere = Blobs::open("memory:///").unwrap();
+    assert_eq!(elsewhere.remove_unfinished(age, later).await.unwrap(), 0);
+}
+
 #[test]
 fn unknown_places_say_why() {
     for url in ["blobs", "ftp://host/x", "file:///proc/nope/blobs"] {
