@@ -59,6 +59,13 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
             let is_idle = !connection.is_in_transaction();
             Box::pin(async move { Ok(is_idle) })
         })
+        // On a disk that went read-only SQLite opens the file for reading only, and would never
+        // write through this connection, not even once the disk is back.
+        .after_connect(|connection, _| {
+            Box::pin(
+                async move { connection.begin_with("BEGIN IMMEDIATE").await?.rollback().await },
+            )
+        })
         .connect_with(writing)
         .await
         .map_err(|error| failed(error.to_string()))?;
