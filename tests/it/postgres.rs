@@ -15,8 +15,10 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 const REMEDY: &str = "these tests need PostgreSQL's server programs (initdb, pg_ctl): \
      install them, on Debian with `apt-get install postgresql`";
 
-struct Server {
+/// A server of its own for a test that stops it; the others share one.
+pub struct Server {
     folder: PathBuf,
+    programs: PathBuf,
     /// Stops the server and removes its folder once this process is gone, however it went: its
     /// standard input is a pipe that closes then.
     _watchdog: Child,
@@ -47,26 +49,14 @@ pub async fn fresh_database() -> String {
 }
 
 impl Server {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let programs = find_programs();
         let folder = tempfile::Builder::new().prefix("forgetd-pg-").tempdir().unwrap().keep();
-        let is_root = is_root();
-        if is_root {
+        if is_root() {
             run(Command::new("chown").arg("postgres").arg(&folder));
         }
-        // The server refuses to run as root.
-        let program = |name: &str| {
-            let path = programs.join(name);
-            if is_root {
-                let mut command = Command::new("runuser");
-                command.args(["-u", "postgres", "--"]).arg(path);
-                command
-            } else {
-                Command::new(path)
-            }
-        };
         let data = folder.join("data");
-        run(program("initdb").arg("-D").arg(&data).args([
+        run(program(&programs, "initdb").arg("-D").arg(&data).args([
             "--username=postgres",
             "--auth=trust",
             "--encoding=UTF8",
@@ -75,7 +65,7 @@ impl Server {
         ]));
         let stop = "read -r _; \
              \"$@\" stop -m immediate >/dev/null 2>&1; rm -rf -- \"$FOLDER\"";
-        let pg_ctl = program("pg_ctl");
+        let pg_ctl = program(&programs, "pg_ctl");
         let watchdog = Command::new("sh")
             .args(["-c", stop, "watchdog"])
             .arg(pg_ctl.get_program())
@@ -90,24 +80,48 @@ impl Server {
             .process_group(0)
             .spawn()
             .unwrap();
+        let server = Self { folder, programs, _watchdog: watchdog };
+        server.resume();
+        server
+    }
+
+    /// It goes down as in a crash, and with it every connection.
+    pub fn stop(&self) {
+        run(self.control().args(["-m", "immediate", "stop"]));
+    }
+
+    pub fn resume(&self) {
         let options = format!(
             "-k {} -c listen_addresses= -c fsync=off -c max_connections=300 \
              -c log_line_prefix='%d|' \
              -c unix_socket_permissions=0777",
-            folder.display()
+            self.folder.display()
         );
-        run(program("pg_ctl")
-            .arg("-D")
-            .arg(&data)
-            .arg("-l")
-            .arg(folder.join("log"))
-            .args(["-w", "-o", &options, "start"])
-            .stdout(Stdio::null()));
-        Self { folder, _watchdog: watchdog }
+        let log = self.folder.join("log");
+        run(self.control().arg("-l").arg(log).args(["-w", "-o", &options, "start"]));
     }
 
-    fn url(&self, database: &str) -> String {
+    fn control(&self) -> Command {
+        let mut control = program(&self.programs, "pg_ctl");
+        control.arg("-D").arg(self.folder.join("data")).stdout(Stdio::null());
+        control
+    }
+
+    /// Every server has a database named `postgres`.
+    pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@localhost/{database}?host={}", self.folder.display())
+    }
+}
+
+/// The server refuses to run as root.
+fn program(programs: &Path, name: &str) -> Command {
+    let path = programs.join(name);
+    if is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(path);
+        command
+    } else {
+        Command::new(path)
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::Command,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,31 +23,32 @@ use super::{
     lifecycle::the_old_weights_are_destroyed,
     people::{self, MODEL},
     process::{Answer, answer},
+    promise::{self, Promise},
 };
-use crate::postgres;
+use crate::postgres::{self, Server};
 
 const LEASE: Duration = Duration::from_secs(6);
 
 /// Posts a deletion under an idempotency key, so that repeating it is safe.
-async fn post_deletion(service: &Service, subject: &str) -> Answer {
+pub async fn post_deletion(service: &Service, subject: &str) -> Answer {
     let body = json!({"model": MODEL, "subjects": [subject]});
     let request = service.request(Method::POST, "/v1/deletion-requests");
     answer(request.header("idempotency-key", subject).json(&body)).await
 }
 
-fn assert_unavailable(refused: &Answer) {
+pub fn assert_unavailable(refused: &Answer) {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:#?}");
     assert!(refused.headers.contains_key("retry-after"), "{refused:#?}");
 }
 
-fn assert_problem(refused: &Answer) {
+pub fn assert_problem(refused: &Answer) {
     assert_unavailable(refused);
     assert_eq!(refused.headers["content-type"], "application/problem+json");
     assert_eq!(refused.body["type"], "urn:forgetd:problem:store-unavailable", "{refused:#?}");
 }
 
 /// Entries of the audit log, which must have no gaps.
-async fn audit_entries(service: &Service) -> Vec<Value> {
+pub async fn audit_entries(service: &Service) -> Vec<Value> {
     let events = service.pages("/v1/audit/events").await;
     for (index, event) in events.iter().enumerate() {
         assert_eq!(event["index"], index, "indices without gaps");
@@ -56,7 +58,7 @@ async fn audit_entries(service: &Service) -> Vec<Value> {
 }
 
 /// The same POST as before now works, and is served.
-async fn recovers(service: &Service, subject: &str) {
+pub async fn recovers(service: &Service, subject: &str) {
     let accepted = eventually(
         "the deletion is accepted",
         async || post_deletion(service, subject).await,
@@ -192,6 +194,41 @@ async fn a_database_lost_in_the_middle_of_a_training_delays_it() {
     let kinds = audit_entries(&service).await;
     let published = kinds.iter().filter(|entry| entry["kind"] == "version.published").count();
     assert_eq!(published, 1, "{kinds:#?}");
+}
+
+/// How long the server is gone; `FORGETD_TEST_OUTAGE_S` asks for longer.
+const OUTAGE_S: u64 = 7;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_server_that_was_gone_delays_everything_and_loses_nothing() {
+    let outage = std::env::var("FORGETD_TEST_OUTAGE_S").map_or(OUTAGE_S, |it| it.parse().unwrap());
+    let server = Arc::new(tokio::task::spawn_blocking(Server::start).await.unwrap());
+    let url = server.url("postgres");
+    let own = [("FORGETD_LEDGER__DATABASE_URL", url.as_str())];
+    let environment = [own.as_slice(), &promise::ENVIRONMENT].concat();
+    let service = Service::start_with(Database::Sqlite, &environment, &[]).await;
+    people::trained(&service, &people::unsettled()).await;
+    let mut promise = Promise::of(&service).await;
+    service.hold_at("batch.stored");
+    promise.accepted.push(people::forget(&service, &["person-1"]).await);
+    service.reaches("batch.stored").await;
+
+    let stops = server.clone();
+    tokio::task::spawn_blocking(move || stops.stop()).await.unwrap();
+    service.let_pass("batch.stored");
+    let gone_since = Instant::now();
+    while gone_since.elapsed() < Duration::from_secs(outage) {
+        assert_problem(&post_deletion(&service, "person-2").await);
+        assert_eq!(service.get("/v2/health/live").await.status, StatusCode::OK);
+    }
+    assert_unavailable(&people::predict(&service, 0).await);
+    let resumes = server.clone();
+    tokio::task::spawn_blocking(move || resumes.resume()).await.unwrap();
+
+    recovers(&service, "person-2").await;
+    let again = post_deletion(&service, "person-2").await;
+    promise.accepted.push(field(&again.body, "/id").as_str().unwrap().to_owned());
+    promise.is_fulfilled(&service).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -130,7 +130,7 @@ fn weights(service: &Service) -> Vec<String> {
         .collect()
 }
 
-fn weights_files(service: &Service) -> Vec<PathBuf> {
+pub fn weights_files(service: &Service) -> Vec<PathBuf> {
     let entries = |folder: PathBuf| {
         std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.unwrap().path())
     };

@@ -1,0 +1,52 @@
+//! A worker is frozen past its lease, another one takes over, and the first wakes up in the middle
+//! of what it did.
+
+use super::{
+    Database, Service, eventually, field,
+    lifecycle::epochs,
+    people::{self, MODEL},
+    promise::{self, Promise},
+};
+
+/// Where it is frozen: before its weights are stored, and when nothing but the publication is left.
+const STEPS: [&str; 2] = ["batch.judged", "batch.stored"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_wakes_up_after_its_lease_publishes_nothing() {
+    for database in Database::ALL {
+        let api = Service::start_with(database, &promise::ENVIRONMENT, &["--role", "api"]).await;
+        let trainer = api.beside(&["--role", "worker"]).await;
+        people::trained(&api, &people::unsettled()).await;
+        let mut promise = Promise::of(&api).await;
+        drop(trainer);
+        for (person, step) in STEPS.into_iter().enumerate() {
+            let frozen = api.beside(&["--role", "worker"]).await;
+            api.hold_at(step);
+            let id = people::forget(&api, &[&format!("person-{person}")]).await;
+            api.reaches(step).await;
+            frozen.signal("STOP");
+            api.let_pass(step);
+
+            let other = api.beside(&["--role", "worker"]).await;
+            let completed = api.request_becomes(&id, "completed").await;
+            let by_other = epochs(&api).await;
+            frozen.signal("CONT");
+            eventually(
+                "the woken worker finds its lease gone",
+                async || api.log(),
+                |log| log.matches("the lease has passed on").count() == person + 1,
+            )
+            .await;
+            assert_eq!(epochs(&api).await, by_other, "the frozen worker published nothing");
+            let run = field(&completed, "/batch_id").as_str().unwrap();
+            let run = api.get(&format!("/v1/models/{MODEL}/training-runs/{run}")).await.body;
+            assert_eq!(run["attempts"], 2, "{run:#}");
+            promise.accepted.push(id);
+            drop((frozen, other));
+        }
+        // Its weights, which nobody published, are swept like any others that lie about.
+        let worker = api.beside(&["--role", "worker"]).await;
+        promise.is_fulfilled(&api).await;
+        drop(worker);
+    }
+}
