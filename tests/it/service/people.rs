@@ -16,7 +16,9 @@ pub const SAMPLES_EACH: u32 = 3;
 
 /// One row; the same for the same number at each run.
 pub fn row(number: u32) -> Value {
-    let noise = |salt: u32| f64::from((number * 2_654_435 + salt * 40_503) % 1_000) / 1_000.0;
+    let noise = |salt: u32| {
+        f64::from(number.wrapping_mul(2_654_435).wrapping_add(salt * 40_503) % 1_000) / 1_000.0
+    };
     let (age, hours) = (20.0 + 50.0 * noise(1), 60.0 * noise(2));
     let work = ["private", "state", "self"][(number % 3) as usize];
     let score = age / 70.0 + hours / 60.0 + if work == "self" { 0.3 } else { 0.0 };
