@@ -1,10 +1,15 @@
 //! What forgetd promises, whatever happened to its processes: every accepted request is completed,
-//! and once; the audit log only grew; weights are what their digests say, and no others lie about.
+//! and once, and its completion is told; the audit log only grew; weights are what their digests say,
+//! and no others lie about.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use forgetd::domain::identity::Digest;
-use serde_json::Value;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
 
 use super::{
     Service,
@@ -12,15 +17,19 @@ use super::{
     eventually, field,
     people::{self, MODEL},
 };
+use crate::receiver::{Receiver, Reply};
 
 /// Leases of a second: a killed worker's batch is taken up again soon, however often it was lost.
-/// And whatever a kill left of weights is looked for soon.
-pub const ENVIRONMENT: [(&str, &str); 5] = [
+/// Whatever a kill left of weights is looked for soon, and receivers on loopback may be told.
+pub const ENVIRONMENT: [(&str, &str); 8] = [
     ("FORGETD_WORKER__LEASE_S", "1"),
     ("FORGETD_SERVING__LEASE_S", "1"),
     ("FORGETD_WORKER__ATTEMPTS_MAX", "100"),
     ("FORGETD_WORKER__SWEEP_S", "2"),
     ("FORGETD_WORKER__ORPHAN_AGE_S", "2"),
+    ("FORGETD_WEBHOOKS__HTTP_ALLOWED", "true"),
+    ("FORGETD_WEBHOOKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
+    ("FORGETD_WEBHOOKS__TIMEOUT_S", "1"),
 ];
 
 /// What was promised so far.
@@ -30,13 +39,24 @@ pub struct Promise {
     log_key: String,
     /// A signed head of the audit log, kept elsewhere.
     checkpoint: PathBuf,
+    /// Told of every completion, with its secret.
+    receiver: Receiver,
+    secret: String,
 }
 
 impl Promise {
     pub async fn of(service: &Service) -> Self {
         let (accepted, log_key) = (Vec::new(), log_key(service).await);
         let checkpoint = write(service, "checkpoint", &head(service).await);
-        Self { accepted, log_key, checkpoint }
+        let receiver = Receiver::start(|_, _| Reply::Status(204)).await;
+        let webhook = json!({
+            "name": "promise", "url": receiver.url(),
+            "event_types": ["deletion_request.completed"],
+        });
+        let made = service.post("/v1/webhooks", &webhook).await;
+        assert_eq!(made.status, StatusCode::CREATED, "{made:#?}");
+        let secret = field(&made.body, "/secret").as_str().unwrap().to_owned();
+        Self { accepted, log_key, checkpoint, receiver, secret }
     }
 
     /// Keeps the newest head of the audit log.
@@ -62,6 +82,7 @@ impl Promise {
             service.request_becomes(id, "completed").await;
         }
         self.each_was_completed_once(service).await;
+        self.each_completion_was_told().await;
         people::ready(service).await;
         let state = async || (weights(service), versions(service).await);
         let only_the_newest = |(files, versions): &(Vec<String>, Vec<Value>)| {
@@ -71,6 +92,23 @@ impl Promise {
         let answer = people::predict(service, 0).await.body;
         assert_eq!(answer["model_version"], versions[0]["epoch"].to_string(), "{answer:#}");
         self.holds(service).await;
+    }
+
+    /// At least once, and always by the same message.
+    async fn each_completion_was_told(&self) {
+        let told = async || {
+            let mut messages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for message in self.receiver.received() {
+                assert!(message.is_signed_with(&self.secret), "{message:#?}");
+                let id = field(&message.json(), "/data/deletion_request").as_str().unwrap().into();
+                messages.entry(id).or_default().insert(message.id);
+            }
+            messages
+        };
+        let of_all = |told: &BTreeMap<_, _>| self.accepted.iter().all(|id| told.contains_key(id));
+        let told = eventually("each completion is told", told, of_all).await;
+        assert_eq!(told.len(), self.accepted.len(), "{told:#?}");
+        assert!(told.values().all(|messages| messages.len() == 1), "{told:#?}");
     }
 
     async fn nothing_was_lost(&self, service: &Service) {

@@ -54,6 +54,9 @@ const GROUPS: [(Way, &[&str]); 5] = [
             "complete_propagated.purged",
             "complete_propagated.written",
             "complete_propagated.committed",
+            "claim_messages.committed",
+            "record_delivery.written",
+            "record_delivery.committed",
         ],
     ),
     (
