@@ -4,6 +4,7 @@ pub mod config;
 mod key_file;
 mod ledger;
 mod opendsr;
+mod roles;
 pub mod telemetry;
 pub mod tls;
 
@@ -27,18 +28,16 @@ use crate::{
     clock::{Clock, Ids},
     http::{self, Access, Draining, Limits, Rates, State},
     notary::{Notary, NotaryError, Witnessing},
-    outbound::{Outbound, OutboundError, Reach},
-    serving::{executor::Executor, registry::Registry, replica::Replica},
+    outbound::{Outbound, OutboundError},
+    serving::{executor::Executor, registry::Registry},
     store::{Store, StoreError},
-    unlearning,
-    webhooks::{Messenger, MessengerOptions},
-    worker::{Worker, WorkerOptions},
 };
 
 use config::Config;
 pub use key_file::KeyError;
 pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
 pub use opendsr::OpenDsrError;
+pub use roles::worker;
 use tls::{Certificate, TlsError, TlsListener};
 
 /// What a process does.
@@ -132,10 +131,10 @@ impl App {
             None
         };
 
-        let reach = reach(config);
+        let reach = roles::reach(config);
         let messenger = if roles.contains(&Role::Worker) {
             let outbound = Outbound::within(reach.clone())?;
-            let messenger = messenger(config, &ledger, outbound, clock.clone(), ids.clone());
+            let messenger = roles::messenger(config, &ledger, outbound, &clock, &ids);
             Some(tokio::spawn(messenger.run(working.clone())))
         } else {
             None
@@ -144,16 +143,7 @@ impl App {
         let registry = Arc::new(Registry::new(clock.clone()));
         let following = CancellationToken::new();
         let replica = if roles.contains(&Role::Api) {
-            let replica = Replica {
-                id: ids.next(clock.now()),
-                store: ledger.store.clone(),
-                blobs: ledger.blobs.clone(),
-                registry: registry.clone(),
-                clock: clock.clone(),
-                device: config.serving.device.device(),
-                lease_duration: Duration::from_secs(config.serving.lease_s),
-                poll_interval: Duration::from_secs(config.serving.poll_s),
-            };
+            let replica = roles::replica(config, &ledger, &registry, &clock, &ids);
             let following = following.clone();
             Some(tokio::spawn(async move { replica.run(following).await }))
         } else {
@@ -308,45 +298,6 @@ fn limits(config: &Config) -> Limits {
         request_timeout: timeout,
         entries_public: config.audit.entries_public,
     }
-}
-
-/// A worker as the configuration describes it.
-///
-/// # Errors
-/// When its threads cannot be started.
-pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::Result<Worker> {
-    let options = WorkerOptions {
-        lease_duration: Duration::from_secs(config.worker.lease_s),
-        poll_interval: Duration::from_secs(config.worker.poll_s),
-        attempts_max: config.worker.attempts_max,
-        sweep_interval: Duration::from_secs(config.worker.sweep_s),
-        orphan_age: Duration::from_secs(config.worker.orphan_age_s),
-        threads: config.worker.threads,
-        device: config.serving.device,
-        method_by_name: unlearning::by_name,
-    };
-    let (store, blobs) = (ledger.store.clone(), ledger.blobs.clone());
-    Worker::new(store, blobs, ledger.service_key.clone(), clock, ids, options)
-}
-
-fn reach(config: &Config) -> Reach {
-    let webhooks = &config.webhooks;
-    Reach::internet(webhooks.http_allowed, &webhooks.allowed_networks, &webhooks.allowed_hosts)
-}
-
-fn messenger(
-    config: &Config,
-    ledger: &Ledger,
-    outbound: Outbound,
-    clock: Clock,
-    ids: Ids,
-) -> Messenger {
-    let options = MessengerOptions {
-        timeout: Duration::from_secs(config.webhooks.timeout_s),
-        retention: Duration::from_secs(config.webhooks.retention_days * 24 * 3600),
-        poll_interval: Duration::from_secs(config.worker.poll_s),
-    };
-    Messenger::new(ledger.store.clone(), outbound, clock, ids, options)
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -196,7 +196,10 @@ pub(super) async fn withdraw(
 
 /// Whether another request has been accepted for the whole subject of a sample that only this one
 /// deletes: without it, the sample would stay although its subject is to be forgotten.
-pub(super) async fn is_needed_by_another(tx: &mut Tx, deletion_id: Uuid) -> Result<bool, StoreError> {
+pub(super) async fn is_needed_by_another(
+    tx: &mut Tx,
+    deletion_id: Uuid,
+) -> Result<bool, StoreError> {
     let other = tx
         .query(
             "SELECT s.id FROM deletion_samples d

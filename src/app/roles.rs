@@ -1,0 +1,73 @@
+//! What the roles of a process are made of.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{Ledger, config::Config};
+use crate::{
+    clock::{Clock, Ids},
+    outbound::{Outbound, Reach},
+    serving::{registry::Registry, replica::Replica},
+    unlearning,
+    webhooks::{Messenger, MessengerOptions},
+    worker::{Worker, WorkerOptions},
+};
+
+/// A worker as the configuration describes it.
+///
+/// # Errors
+/// When its threads cannot be started.
+pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::Result<Worker> {
+    let options = WorkerOptions {
+        lease_duration: Duration::from_secs(config.worker.lease_s),
+        poll_interval: Duration::from_secs(config.worker.poll_s),
+        attempts_max: config.worker.attempts_max,
+        sweep_interval: Duration::from_secs(config.worker.sweep_s),
+        orphan_age: Duration::from_secs(config.worker.orphan_age_s),
+        threads: config.worker.threads,
+        device: config.serving.device,
+        method_by_name: unlearning::by_name,
+    };
+    let (store, blobs) = (ledger.store.clone(), ledger.blobs.clone());
+    Worker::new(store, blobs, ledger.service_key.clone(), clock, ids, options)
+}
+
+/// Follows the ledger and fills the registry.
+pub(super) fn replica(
+    config: &Config,
+    ledger: &Ledger,
+    registry: &Arc<Registry>,
+    clock: &Clock,
+    ids: &Ids,
+) -> Replica {
+    Replica {
+        id: ids.next(clock.now()),
+        store: ledger.store.clone(),
+        blobs: ledger.blobs.clone(),
+        registry: registry.clone(),
+        clock: clock.clone(),
+        device: config.serving.device.device(),
+        lease_duration: Duration::from_secs(config.serving.lease_s),
+        poll_interval: Duration::from_secs(config.serving.poll_s),
+    }
+}
+
+/// How far messages go.
+pub(super) fn reach(config: &Config) -> Reach {
+    let webhooks = &config.webhooks;
+    Reach::internet(webhooks.http_allowed, &webhooks.allowed_networks, &webhooks.allowed_hosts)
+}
+
+pub(super) fn messenger(
+    config: &Config,
+    ledger: &Ledger,
+    outbound: Outbound,
+    clock: &Clock,
+    ids: &Ids,
+) -> Messenger {
+    let options = MessengerOptions {
+        timeout: Duration::from_secs(config.webhooks.timeout_s),
+        retention: Duration::from_secs(config.webhooks.retention_days * 24 * 3600),
+        poll_interval: Duration::from_secs(config.worker.poll_s),
+    };
+    Messenger::new(ledger.store.clone(), outbound, clock.clone(), ids.clone(), options)
+}
