@@ -5,6 +5,7 @@ mod floors;
 mod fuzzed;
 mod postgres;
 mod receiver;
+mod reliability;
 mod service;
 mod serving;
 mod store;
