@@ -23,9 +23,11 @@ pub enum DeletionState {
     Queued,
     /// In a batch; the new version may be out already, but not yet on every replica.
     Unlearning,
-    /// Every live replica answers without the samples, and their content is erased.
+    /// Every live replica answers without the samples, and their content is erased; of a subject
+    /// that it names, also those that other requests were to delete.
     Completed,
-    /// Gave up after its last attempt; nothing was half-done. `reason` says why.
+    /// Gave up after its last attempt, with nothing half-done; or its samples are gone, but another
+    /// request left one of its subject in place. `reason` says why.
     Failed,
     /// No target could be deleted, or an administrator refused it; each target says why.
     Rejected,

@@ -259,20 +259,33 @@ pub(super) async fn fail_requests(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let failed = tx
-        .query(
-            "UPDATE deletion_requests SET state = 'failed', reason = $1, attempts = $2
-             WHERE batch_id = $3 RETURNING id",
-        )
-        .bind(reason)
+        .query("UPDATE deletion_requests SET attempts = $1 WHERE batch_id = $2 RETURNING id")
         .bind(i64::from(job.attempts))
         .bind(job.id)
         .fetch_all()
         .await?;
     for row in &failed {
-        let id = row.uuid("id")?;
-        release_samples(tx, id).await?;
-        let details = serde_json::json!({"batch": job.id});
-        tx.record(now, AuditKind::DeletionFailed, job.model_id, id, details);
+        fail_request(tx, job.id, job.model_id, row.uuid("id")?, reason, now).await?;
     }
+    Ok(())
+}
+
+/// Of its samples those stay live that are not deleted yet.
+pub(super) async fn fail_request(
+    tx: &mut Tx,
+    batch_id: Uuid,
+    model_id: Uuid,
+    id: Uuid,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.query("UPDATE deletion_requests SET state = 'failed', reason = $1 WHERE id = $2")
+        .bind(reason)
+        .bind(id)
+        .execute_one()
+        .await?;
+    release_samples(tx, id).await?;
+    let details = serde_json::json!({"batch": batch_id});
+    tx.record(now, AuditKind::DeletionFailed, model_id, id, details);
     Ok(())
 }

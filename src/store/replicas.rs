@@ -14,6 +14,8 @@ use crate::{
     fail_point,
     store::{
         Store, StoreError,
+        leases::fail_request,
+        sql::in_keys,
         transaction::{Tx, reading, writing},
     },
 };
@@ -106,7 +108,8 @@ impl Store {
     }
 
     /// Completes the requests of every published batch whose epoch each live replica has reached:
-    /// `completed`, guarantee, audit leaf each. The guarantee is `exact` when weights trained
+    /// `completed`, guarantee, audit leaf each. One that names a whole subject waits for the other
+    /// requests that delete samples of it, and fails if one of those left its sample in place. The guarantee is `exact` when weights trained
     /// without the samples are out (the batch's version or a later one), or when no weights that
     /// contained them were left. Any process may call it, any number of times. Returns the
     /// completed requests.
@@ -118,7 +121,9 @@ impl Store {
             for row in &rows {
                 let (job_id, model_id) = (row.uuid("id")?, row.uuid("model_id")?);
                 let epoch = needed_epoch(tx, job_id).await?;
-                if is_reached(tx, model_id, epoch, now).await? {
+                if is_reached(tx, model_id, epoch, now).await?
+                    && !ready(tx, job_id).await?.is_empty()
+                {
                     reached.push((job_id, model_id));
                 }
             }
@@ -169,18 +174,26 @@ async fn complete_batch(
         .await?;
     let is_exact = published_epoch.is_none() || settled.is_some();
     let guarantee = if is_exact { Guarantee::Exact } else { Guarantee::Approximate };
+    let mut ready = ready(tx, job_id).await?;
+    for id in incomplete(tx, job_id).await? {
+        if let Some(at) = ready.iter().position(|it| *it == id) {
+            ready.swap_remove(at);
+            fail_request(tx, job_id, model_id, id, INCOMPLETE, now).await?;
+        }
+    }
     let requests = tx
-        .query(
+        .query(in_keys!(
             "UPDATE deletion_requests
              SET state = $1, completed_at = $2, guarantee = $3, settled_at = $4, reason = NULL
-             WHERE batch_id = $5 AND state = 'unlearning'
-             RETURNING id, excluded_from_epoch, samples",
-        )
+             WHERE id",
+            "5",
+            "RETURNING id, excluded_from_epoch, samples"
+        ))
         .bind(DeletionState::Completed.as_str())
         .time(now)
         .bind(guarantee.as_str())
         .bind(is_exact.then_some(now.as_micros()))
-        .bind(job_id)
+        .bind_ids(&ready)
         .fetch_all()
         .await?;
     let mut completed = Vec::with_capacity(requests.len());
@@ -195,15 +208,61 @@ async fn complete_batch(
         tx.record(now, AuditKind::DeletionCompleted, model_id, id, details);
         completed.push(id);
     }
-    tx.query("UPDATE jobs SET state = $1, finished_at = $2 WHERE id = $3")
-        .bind(JobState::Completed.as_str())
-        .time(now)
-        .bind(job_id)
-        .execute_one()
-        .await?;
+    let sql =
+        "SELECT id FROM deletion_requests WHERE batch_id = $1 AND state = 'unlearning' LIMIT 1";
+    if tx.query(sql).bind(job_id).fetch_optional().await?.is_none() {
+        tx.query("UPDATE jobs SET state = $1, finished_at = $2 WHERE id = $3")
+            .bind(JobState::Completed.as_str())
+            .time(now)
+            .bind(job_id)
+            .execute_one()
+            .await?;
+    }
     tx.wake();
     completed.sort_unstable();
     Ok(completed)
+}
+
+/// Why a request failed although its own samples are gone.
+const INCOMPLETE: &str = "another request was to delete a sample of its subject and failed: that \
+     sample is still there, and a new request may name it";
+
+/// `of_subject!(not, condition)`: the open requests of batch `$1` for which there is a (or no)
+/// sample `s` of a subject that they name as a whole, and that has not been let in again since.
+macro_rules! of_subject {
+    ($not:literal, $condition:literal) => {
+        concat!(
+            "SELECT r.id FROM deletion_requests r
+             WHERE r.batch_id = $1 AND r.state = 'unlearning' AND ",
+            $not,
+            " EXISTS (
+                 SELECT 1 FROM deletion_targets t
+                     JOIN tombstones b ON b.model_id = r.model_id AND b.kind = 'subject'
+                         AND b.key = t.key
+                     JOIN samples s ON s.model_id = r.model_id AND s.subject_key = t.key
+                     LEFT JOIN deletion_requests o ON o.id = s.deletion_id
+                 WHERE t.deletion_id = r.id AND t.kind = 'subject' AND t.samples > 0 AND ",
+            $condition,
+            ") ORDER BY r.id"
+        )
+    };
+}
+
+/// Requests of a batch that wait for no other batch's request to delete the rest of their subjects.
+async fn ready(tx: &mut Tx, job_id: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    let sql = of_subject!(
+        "NOT",
+        "o.state IN ('queued', 'unlearning') AND (o.batch_id IS NULL OR o.batch_id <> r.batch_id)"
+    );
+    let rows = tx.query(sql).bind(job_id).fetch_all().await?;
+    rows.iter().map(|row| row.uuid("id")).collect()
+}
+
+/// Requests of a batch of whose subjects somebody has left a sample in place.
+async fn incomplete(tx: &mut Tx, job_id: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    let sql = of_subject!("", "s.deletion_id IS NULL");
+    let rows = tx.query(sql).bind(job_id).fetch_all().await?;
+    rows.iter().map(|row| row.uuid("id")).collect()
 }
 
 /// The first epoch without the samples of a batch; 0 where no version had them.

@@ -105,6 +105,7 @@ fn in_sqlite(sql: &str) -> Option<String> {
         sql.replace("= ANY($1)", "IN (SELECT unhex(value) FROM json_each($1))")
             .replace("= ANY($2)", "IN (SELECT unhex(value) FROM json_each($2))")
             .replace("= ANY($3)", "IN (SELECT value FROM json_each($3))")
+            .replace("= ANY($5)", "IN (SELECT unhex(value) FROM json_each($5))")
     })
 }
 

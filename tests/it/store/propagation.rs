@@ -8,9 +8,11 @@ use forgetd::{
 };
 use uuid::Uuid;
 
-use super::{LEASE, Ledger, MASTER, at, keyring, new_id, on_both, sample_target};
+use super::{LEASE, Ledger, MASTER, at, keyring, new_id, on_both, sample_target, subject_target};
 
 on_both!(
+    a_subject_is_forgotten_only_with_its_last_sample,
+    a_subject_of_which_a_sample_is_left_is_not_called_forgotten,
     completion_waits_for_the_slowest_live_replica,
     completing_again_changes_nothing,
     superseded_weights_go_when_no_replica_serves_them,
@@ -129,4 +131,46 @@ async fn a_report_without_news_wakes_nobody(ledger: &Ledger) {
     report(ledger, replica, &model, 1, 11).await;
     let silence = tokio::time::timeout(Duration::from_millis(300), wakeups.next()).await;
     assert!(silence.is_err(), "replicas that report when woken would never sleep");
+}
+
+/// A request for one sample of a subject, whose attempt has failed once and waits for another, and a
+/// later one for the whole subject, published; no replica holds anything up.
+async fn a_sample_lags_behind_its_subject(ledger: &Ledger) -> (Uuid, Uuid) {
+    let model = ledger.trained_model("m", 8).await;
+    let of_one_sample = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let claimed = ledger.claim(at(21)).await.unwrap();
+    ledger.store.fail_attempt(&claimed.lease, at(22), "broke", Some(at(60))).await.unwrap();
+    let of_the_subject = ledger.delete(&model, vec![subject_target(0)], at(30)).await;
+    assert_eq!(ledger.unlearn(at(31)).await, Some(2));
+    (of_one_sample, of_the_subject)
+}
+
+async fn a_subject_is_forgotten_only_with_its_last_sample(ledger: &Ledger) {
+    let (of_one_sample, of_the_subject) = a_sample_lags_behind_its_subject(ledger).await;
+    let complete = async |now| ledger.store.complete_propagated(now).await.unwrap();
+    assert!(complete(at(32)).await.is_empty(), "a sample of the subject is still in use");
+    assert_eq!(ledger.unlearn(at(61)).await, Some(3));
+    let mut completed = complete(at(62)).await;
+    completed.extend(complete(at(63)).await);
+    completed.sort_unstable();
+    assert_eq!(completed, [of_one_sample, of_the_subject]);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM jobs WHERE state = 'published'").await, 0);
+}
+
+async fn a_subject_of_which_a_sample_is_left_is_not_called_forgotten(ledger: &Ledger) {
+    let (of_one_sample, of_the_subject) = a_sample_lags_behind_its_subject(ledger).await;
+    let claimed = ledger.claim(at(61)).await.unwrap();
+    ledger.store.fail_attempt(&claimed.lease, at(62), "broke for good", None).await.unwrap();
+    assert!(ledger.store.complete_propagated(at(63)).await.unwrap().is_empty());
+    for (id, word) in [(of_one_sample, "broke"), (of_the_subject, "still there")] {
+        let request = ledger.store.deletion(id).await.unwrap().unwrap().request;
+        assert_eq!(request.state, DeletionState::Failed);
+        assert!(request.reason.as_ref().unwrap().contains(word), "{request:?}");
+    }
+    // Whoever asks again gets the rest.
+    let model_id = claimed.model.id;
+    let again = ledger.delete(&claimed.model, vec![subject_target(0)], at(64)).await;
+    assert_eq!(ledger.unlearn(at(65)).await, Some(3));
+    assert_eq!(ledger.store.complete_propagated(at(66)).await.unwrap(), [again]);
+    assert_eq!(ledger.store.sample_counts(model_id).await.unwrap().train, 6);
 }

@@ -113,6 +113,8 @@ pub struct Request {
     due: Time,
     pub batch: Option<usize>,
     pub excluded_from: Option<u64>,
+    /// Those that it names as a whole, by their first samples, and found samples of.
+    pub subjects: Vec<u64>,
     pub exact: Option<bool>,
 }
 
@@ -239,6 +241,7 @@ impl Reference {
             due,
             batch: None,
             excluded_from: None,
+            subjects: Vec::new(),
             exact: None,
         });
         if let Some(key) = key {
@@ -269,6 +272,7 @@ impl Reference {
         let it = &mut self.requests[request];
         let model = &mut self.models[it.model];
         it.samples = 0;
+        it.subjects.clear();
         for sample in &mut model.samples {
             let is_named = it.targets.iter().any(|target| sample.is_under(*target));
             if is_named && sample.is_usable() {
@@ -292,6 +296,7 @@ impl Reference {
         }
         for ((kind, number), (claimed, _)) in it.targets.iter().zip(&outcomes) {
             if *kind == TargetKind::Subject && *claimed > 0 {
+                it.subjects.push(number / 2 * 2);
                 model.tombstones.entry((false, number / 2 * 2)).or_insert(request);
             }
         }

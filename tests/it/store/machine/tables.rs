@@ -32,7 +32,7 @@ pub const TABLES: [&str; 6] = [
 ];
 
 /// Of these there are none, ever.
-pub const NEVER: [(&str, &str); 8] = [
+pub const NEVER: [(&str, &str); 9] = [
     (
         "models with two running jobs",
         "SELECT COUNT(*) FROM (SELECT model_id FROM jobs WHERE state = 'running'
@@ -74,6 +74,13 @@ pub const NEVER: [(&str, &str); 8] = [
          WHERE s.deletion_id IS NULL AND r.state <> 'failed' AND NOT EXISTS (
              SELECT 1 FROM deletion_samples d JOIN deletion_requests f ON f.id = d.deletion_id
              WHERE d.sample_id = s.id AND f.state = 'failed')",
+    ),
+    (
+        "samples that are not deleted although a request for their subject is completed",
+        "SELECT COUNT(*) FROM tombstones t
+             JOIN deletion_requests r ON r.id = t.deletion_id
+             JOIN samples s ON s.model_id = t.model_id AND s.subject_key = t.key
+         WHERE t.kind = 'subject' AND r.state = 'completed' AND s.deleted_at IS NULL",
     ),
     (
         "requests completed twice",

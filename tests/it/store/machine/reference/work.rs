@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     ATTEMPTS_MAX, BATCH_MAX, Fenced, Job, LEASE, Lease, MARGIN, PREEMPTIONS_MAX, Published,
-    Reference, Replica, Time, Version, seconds,
+    Reference, Replica, Sample, Time, Version, seconds,
 };
 
 impl Reference {
@@ -334,7 +334,7 @@ impl Reference {
             if self.jobs[job].state != JobState::Published {
                 continue;
             }
-            let requests: Vec<_> = self.of_batch(job).collect();
+            let mut requests: Vec<_> = self.of_batch(job).collect();
             let excluded = |it: &usize| self.requests[*it].excluded_from;
             let needed = requests.iter().filter_map(excluded).max().unwrap_or(0);
             let model = self.jobs[job].model;
@@ -344,15 +344,47 @@ impl Reference {
             let later = &self.models[model].versions[usize::try_from(needed.max(1) - 1).unwrap()..];
             let was_retrained = later.iter().any(|version| version.cause.is_exact());
             let is_exact = self.jobs[job].epoch.is_none() || was_retrained;
+            requests.retain(|it| self.requests[*it].state == DeletionState::Unlearning);
+            let left = requests.len();
+            requests.retain(|it| !self.waits_for_others(*it));
+            let has_left = left == requests.len();
             for request in requests {
+                let is_incomplete = self.of_its_subjects(request).any(Sample::is_usable);
                 let it = &mut self.requests[request];
+                if is_incomplete {
+                    it.state = DeletionState::Failed;
+                    self.leaves.push(("deletion.failed", it.id));
+                    continue;
+                }
                 (it.state, it.exact) = (DeletionState::Completed, Some(is_exact));
                 self.leaves.push(("deletion.completed", it.id));
                 completed.push(it.id);
             }
-            self.jobs[job].state = JobState::Completed;
+            if has_left {
+                self.jobs[job].state = JobState::Completed;
+            }
         }
         completed
+    }
+
+    /// Those that were not let in again.
+    fn of_its_subjects(&self, request: usize) -> impl Iterator<Item = &Sample> {
+        let it = &self.requests[request];
+        let model = &self.models[it.model];
+        let is_buried = |subject: u64| model.tombstones.contains_key(&(false, subject));
+        model.samples.iter().filter(move |sample| {
+            let subject = sample.number / 2 * 2;
+            it.subjects.contains(&subject) && is_buried(subject)
+        })
+    }
+
+    /// Whether a request of another batch is still to delete a sample of its subjects.
+    fn waits_for_others(&self, request: usize) -> bool {
+        self.of_its_subjects(request).filter_map(|sample| sample.claimed_by).any(|other| {
+            let (it, batch) = (&self.requests[other], self.requests[request].batch);
+            let is_open = matches!(it.state, DeletionState::Queued | DeletionState::Unlearning);
+            other != request && is_open && it.batch != batch
+        })
     }
 
     /// The versions of which the weights may be destroyed, by model and epoch.
