@@ -8,7 +8,7 @@ use std::{error::Error, time::Duration};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use secrecy::{ExposeSecret as _, SecretString};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
@@ -77,7 +77,7 @@ pub enum RetryAfter {
 /// Speaks HTTP/1.1; certificates are checked against Mozilla's roots. No redirect is followed.
 #[derive(Clone)]
 pub struct Outbound {
-    client: Client<HttpsConnector<Connector>, Full<Bytes>>,
+    client: HttpsClient,
     api_key: Option<SecretString>,
 }
 
@@ -190,14 +190,18 @@ impl Outbound {
     }
 }
 
-fn client(reach: Reach) -> Result<Client<HttpsConnector<Connector>, Full<Bytes>>, OutboundError> {
-    let connector = HttpsConnectorBuilder::new()
+type HttpsClient = Client<HttpsConnector<Connector>, Full<Bytes>>;
+
+fn client(reach: Reach) -> Result<HttpsClient, OutboundError> {
+    let tls = HttpsConnectorBuilder::new()
         .with_provider_and_webpki_roots(rustls::crypto::ring::default_provider())
-        .map_err(OutboundError::Tls)?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(Connector { reach });
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
+        .map_err(OutboundError::Tls)?;
+    Ok(client_over(reach, tls))
+}
+
+fn client_over(reach: Reach, tls: HttpsConnectorBuilder<WantsSchemes>) -> HttpsClient {
+    let connector = tls.https_or_http().enable_http1().wrap_connector(Connector { reach });
+    Client::builder(TokioExecutor::new()).build(connector)
 }
 
 fn is_out_of_reach(error: &(dyn Error + 'static)) -> bool {
@@ -218,7 +222,76 @@ fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::ring::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    };
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
     use super::*;
+
+    /// Answers each TLS connection on loopback with 204; returns its address.
+    async fn tls_receiver() -> String {
+        let certificate = include_bytes!("../tests/fixtures/tls/receiver.crt");
+        let key = include_bytes!("../tests/fixtures/tls/receiver.key");
+        let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(key).unwrap())
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://{}/hooks", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Who does not trust it breaks off.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 4_096];
+                let read = stream.read(&mut request).await.unwrap();
+                assert!(request[..read].starts_with(b"POST /hooks HTTP/1.1\r\n"));
+                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn deliver(client: HttpsClient, address: &str) -> Result<Receipt, OutboundError> {
+        let outbound = Outbound { client, api_key: None };
+        outbound.deliver(address, &[], "{}".into(), TIMEOUT).await
+    }
+
+    #[tokio::test]
+    async fn a_certificate_is_checked_within_the_reach() {
+        let address = tls_receiver().await;
+        let loopback = || Reach::internet(false, &["127.0.0.1".parse().unwrap()], &[]);
+        let authority = include_bytes!("../tests/fixtures/tls/authority.crt");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
+        let trusting = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let trusting = || HttpsConnectorBuilder::new().with_tls_config(trusting.clone());
+
+        let told = deliver(client_over(loopback(), trusting()), &address).await.unwrap();
+        assert_eq!((told.status, told.is_success), (204, true));
+        let stranger = deliver(client(loopback()).unwrap(), &address).await;
+        assert!(matches!(stranger, Err(OutboundError::Failed(..))), "{stranger:?}");
+        let beyond = Reach::internet(false, &[], &[]);
+        let beyond = deliver(client_over(beyond, trusting()), &address).await;
+        assert!(matches!(beyond, Err(OutboundError::OutOfReach(_))), "{beyond:?}");
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

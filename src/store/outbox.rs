@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Bounds the memory that one statement takes.
+const MESSAGES_PER_STATEMENT: usize = 1_000;
+
 /// Messages that one sweep removes of each kind; the next goes on.
 const PRUNED_MAX: u32 = 10_000;
 
@@ -135,10 +138,13 @@ async fn insert(tx: &mut Tx, mut messages: Vec<NewMessage>) -> Result<(), StoreE
     for (message, id) in messages.iter_mut().zip(ids) {
         message.id = id;
     }
-    let written = match tx.dialect() {
-        Dialect::Sqlite => sqlite::insert_messages(tx, &messages).await?,
-        Dialect::Postgres => postgres::insert_messages(tx, &messages).await?,
-    };
+    let mut written = 0;
+    for chunk in messages.chunks(MESSAGES_PER_STATEMENT) {
+        written += match tx.dialect() {
+            Dialect::Sqlite => sqlite::insert_messages(tx, chunk).await?,
+            Dialect::Postgres => postgres::insert_messages(tx, chunk).await?,
+        };
+    }
     tx.wake();
     if written == messages.len() as u64 {
         Ok(())

@@ -1,7 +1,9 @@
 //! Webhooks of the running service: made over REST, told over HTTP, never beyond their reach.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -262,6 +264,39 @@ async fn webhooks_are_made_within_reach_only() {
     let change = json!({"name": "renamed", "url": "https://example.org/hooks"});
     let change = answer(service.request(Method::PUT, &path).json(&change)).await;
     assert_eq!((change.status, &change.body["name"]), (StatusCode::OK, &json!("renamed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_at_random_moments_lose_no_message() {
+    const KILLS: u32 = 10;
+    for database in Database::ALL {
+        let receiver =
+            Receiver::start(|nth, _| Reply::Status(if nth % 7 == 0 { 500 } else { 200 }));
+        let receiver = receiver.await;
+        let mut service = service(database).await;
+        people::trained(&service, &people::unsettled()).await;
+        make(&service, &receiver.url()).await;
+        let mut rng = ChaCha8Rng::seed_from_u64(20);
+        let mut rejected = Vec::new();
+        for _ in 0..KILLS {
+            for _ in 0..3 {
+                rejected.push(people::forget(&service, &["nobody"]).await);
+            }
+            tokio::time::sleep(Duration::from_millis(rng.random_range(0..150))).await;
+            service.kill();
+            service.restart().await;
+        }
+        // Only what was answered 200 counts as told.
+        let missing = async || {
+            let told = receiver.received();
+            let answered = told.iter().enumerate().filter(|(nth, _)| nth % 7 != 0);
+            let answered: HashSet<_> = answered
+                .map(|(_, it)| it.json()["data"]["deletion_request"].as_str().unwrap().to_owned())
+                .collect();
+            rejected.iter().filter(|id| !answered.contains(*id)).count()
+        };
+        eventually("every request is told of", missing, |missing| *missing == 0).await;
+    }
 }
 
 /// The service ends in time though a receiver does not answer.
