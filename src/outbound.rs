@@ -3,10 +3,15 @@
 mod connector;
 mod reach;
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    io::{self, Read as _},
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, header};
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
@@ -26,6 +31,8 @@ const BODY_BYTES_MAX: usize = 32 << 20;
 const USER_AGENT: &str = concat!("forgetd/", env!("CARGO_PKG_VERSION"));
 
 const GONE: u16 = 410;
+
+const GZIP: &str = "gzip";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
@@ -98,6 +105,8 @@ impl Outbound {
         Ok(Self { client: client(reach)?, api_key: None })
     }
 
+    /// Accepts gzip.
+    ///
     /// # Errors
     /// When there is no answer, or one that is no success.
     pub async fn get(&self, address: &str) -> Result<Vec<u8>, OutboundError> {
@@ -169,7 +178,7 @@ impl Outbound {
         let failed = |source| OutboundError::Failed(address.to_owned(), source);
         let uri = Uri::try_from(address).map_err(|error| unfit(error.into()))?;
         let mut request = match body {
-            None => Request::get(uri).body(Full::default()),
+            None => Request::get(uri).header(header::ACCEPT_ENCODING, GZIP).body(Full::default()),
             Some(body) => Request::post(uri).body(Full::from(body)),
         }
         .map_err(unfit)?;
@@ -184,8 +193,15 @@ impl Outbound {
         let content_type = response.headers().get(header::CONTENT_TYPE);
         let content_type = content_type.and_then(|it| it.to_str().ok()).unwrap_or_default();
         let content_type = content_type.to_owned();
+        let encoding = response.headers().get(header::CONTENT_ENCODING);
+        let is_compressed = encoding.is_some_and(|it| it == GZIP);
         let body = Limited::new(response.into_body(), BODY_BYTES_MAX).collect();
         let body = body.await.map_err(failed)?.to_bytes().to_vec();
+        let body = if is_compressed {
+            decompressed(&body).map_err(|error| failed(error.into()))?
+        } else {
+            body
+        };
         Ok(Answer { is_success, status, content_type, body })
     }
 }
@@ -202,6 +218,17 @@ fn client(reach: Reach) -> Result<HttpsClient, OutboundError> {
 fn client_over(reach: Reach, tls: HttpsConnectorBuilder<WantsSchemes>) -> HttpsClient {
     let connector = tls.https_or_http().enable_http1().wrap_connector(Connector { reach });
     Client::builder(TokioExecutor::new()).build(connector)
+}
+
+/// # Errors
+/// When it is no gzip, or of more than `BODY_BYTES_MAX`.
+fn decompressed(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut whole = Vec::new();
+    GzDecoder::new(body).take(BODY_BYTES_MAX as u64 + 1).read_to_end(&mut whole)?;
+    if whole.len() > BODY_BYTES_MAX {
+        return Err(io::Error::other("the body is too large"));
+    }
+    Ok(whole)
 }
 
 fn is_out_of_reach(error: &(dyn Error + 'static)) -> bool {
@@ -222,7 +249,7 @@ fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{io::Write as _, sync::Arc};
 
     use rustls::{
         ClientConfig, RootCertStore, ServerConfig,
@@ -291,6 +318,21 @@ mod tests {
         let beyond = Reach::internet(false, &[], &[]);
         let beyond = deliver(client_over(beyond, trusting()), &address).await;
         assert!(matches!(beyond, Err(OutboundError::OutOfReach(_))), "{beyond:?}");
+    }
+
+    #[test]
+    fn what_is_compressed_is_read_up_to_a_limit() {
+        let compressed = |bytes: &[u8]| {
+            let mut encoder =
+                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_eq!(decompressed(&compressed(b"entries")).unwrap(), b"entries");
+        assert!(decompressed(b"entries").is_err());
+        let bomb = compressed(&vec![0; BODY_BYTES_MAX + 1]);
+        assert!(bomb.len() < BODY_BYTES_MAX / 100);
+        assert!(decompressed(&bomb).unwrap_err().to_string().contains("too large"));
     }
 
     #[test]

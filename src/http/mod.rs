@@ -34,9 +34,12 @@ mod webhooks;
 use std::sync::Arc;
 
 use axum::{Router, middleware};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use utoipa::OpenApi as _;
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
 use self::problem::{Problem, Resource};
 pub use self::{
@@ -89,7 +92,7 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(transparency::checkpoint))
         .routes(routes!(transparency::public_key))
         .routes(routes!(transparency::tile))
-        .routes(routes!(transparency::entries))
+        .routes(routes!(transparency::entries).layer(CompressionLayer::new()))
         .routes(routes!(api_keys::create, api_keys::list))
         .routes(routes!(api_keys::read, api_keys::revoke))
         .routes(routes!(api_keys::rotate))

@@ -102,8 +102,8 @@ pub async fn tile(
     Ok(([(header::CONTENT_TYPE, BYTES), (header::CACHE_CONTROL, IMMUTABLE)], bytes).into_response())
 }
 
-/// Entries of the log, C2SP tlog-tiles: each after its length in two bytes. Needs no key where
-/// `audit.entries_public` is set.
+/// Entries of the log, C2SP tlog-tiles: each after its length in two bytes; compressed for who accepts
+/// gzip. Needs no key where `audit.entries_public` is set.
 #[utoipa::path(
     get, path = "/audit/tile/entries/{*tile}", tag = "audit", operation_id = "read_entries",
     security((), ("bearer" = [])), params(BundlePath),

@@ -1,8 +1,9 @@
 //! The audit log over HTTP, as stock clients read it, and a whole log audited: one that was cut,
 //! rewritten or forked is refused.
 
-use std::path::Path;
+use std::{io::Read as _, path::Path};
 
+use flate2::read::GzDecoder;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
@@ -99,6 +100,14 @@ async fn tiles_are_served_as_the_specification_says() {
         let entry = events["items"][0]["entry"].as_str().unwrap();
         assert_eq!(bundle[..2], u16::try_from(entry.len()).unwrap().to_be_bytes());
         assert_eq!(bundle[2..2 + entry.len()], *entry.as_bytes());
+        let asked = service.request(Method::GET, "/audit/tile/entries/001.p/46");
+        let answer = asked.header("accept-encoding", "gzip").send().await.unwrap();
+        assert_eq!(answer.headers()["content-encoding"], "gzip");
+        let compressed = answer.bytes().await.unwrap();
+        assert!(compressed.len() < bundle.len() / 2, "{} {}", compressed.len(), bundle.len());
+        let mut decompressed = Vec::new();
+        GzDecoder::new(&compressed[..]).read_to_end(&mut decompressed).unwrap();
+        assert_eq!(decompressed, bundle);
         let (status, ..) = raw(&service, "/audit/tile/entries/001.p/47").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
     }
