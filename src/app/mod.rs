@@ -134,7 +134,8 @@ impl App {
         let reach = roles::reach(config);
         let messenger = if roles.contains(&Role::Worker) {
             let outbound = Outbound::within(reach.clone())?;
-            let messenger = roles::messenger(config, &ledger, outbound, &clock, &ids);
+            let messenger =
+                roles::messenger(config, &ledger, outbound, &clock, &ids, opendsr.as_deref());
             Some(tokio::spawn(messenger.run(working.clone())))
         } else {
             None

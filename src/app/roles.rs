@@ -5,6 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use super::{Ledger, config::Config};
 use crate::{
     clock::{Clock, Ids},
+    http::OpenDsr,
     outbound::{Outbound, Reach},
     serving::{registry::Registry, replica::Replica},
     unlearning,
@@ -63,11 +64,13 @@ pub(super) fn messenger(
     outbound: Outbound,
     clock: &Clock,
     ids: &Ids,
+    opendsr: Option<&OpenDsr>,
 ) -> Messenger {
     let options = MessengerOptions {
         timeout: Duration::from_secs(config.webhooks.timeout_s),
         retention: Duration::from_secs(config.webhooks.retention_days * 24 * 3600),
         poll_interval: Duration::from_secs(config.worker.poll_s),
     };
-    Messenger::new(ledger.store.clone(), outbound, clock.clone(), ids.clone(), options)
+    let processor = opendsr.map(|opendsr| opendsr.processor.clone());
+    Messenger::new(ledger.store.clone(), outbound, clock.clone(), ids.clone(), options, processor)
 }

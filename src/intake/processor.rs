@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use axum::http::HeaderName;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rustls::{
     SignatureScheme,
@@ -14,6 +15,9 @@ use rustls::{
 
 /// What controllers verify signatures by: RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017, section 8.2).
 const SCHEME: SignatureScheme = SignatureScheme::RSA_PKCS1_SHA256;
+
+const DOMAIN: HeaderName = HeaderName::from_static("x-opendsr-processor-domain");
+const SIGNATURE: HeaderName = HeaderName::from_static("x-opendsr-signature");
 
 /// Whoever answers as a domain, and can show it.
 #[derive(Clone)]
@@ -74,11 +78,17 @@ impl Processor {
         &self.certificate
     }
 
-    /// The signature over a body, in base64. Takes about a millisecond: not for a thread that serves.
+    /// Who answers with this body, and the signature over it. Takes about a millisecond: not for a
+    /// thread that serves.
     ///
     /// # Errors
     /// When the key cannot sign, which `new` has ruled out as far as it can be.
-    pub fn sign(&self, body: &[u8]) -> Result<String, ProcessorError> {
+    pub fn headers(&self, body: &[u8]) -> Result<[(HeaderName, String); 2], ProcessorError> {
+        Ok([(DOMAIN, self.domain.clone()), (SIGNATURE, self.sign(body)?)])
+    }
+
+    /// In base64.
+    fn sign(&self, body: &[u8]) -> Result<String, ProcessorError> {
         let signer = self.key.choose_scheme(&[SCHEME]).ok_or(ProcessorError::NotRsa)?;
         let signature = signer.sign(body).map_err(ProcessorError::Unusable)?;
         Ok(BASE64_STANDARD.encode(signature))

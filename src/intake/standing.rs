@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::domain::deletion::{DeletionState, Guarantee, Rejection, TargetOutcome};
@@ -24,7 +24,7 @@ pub enum Standing {
 }
 
 /// A status of OpenDSR.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OpenDsrStatus {
     Pending,

@@ -13,6 +13,7 @@ use crate::{
     store::{
         Acceptance, NewDeletion, Store, StoreError,
         acceptance::{enter, has_room},
+        callbacks::{insert_callbacks, tell},
         deletions::{DeletionDetails, is_needed_by_another, read_details, withdraw},
         row::Row,
         transaction::{Tx, reading, writing},
@@ -31,6 +32,15 @@ pub struct NewIntake {
     pub due_by: Timestamp,
     /// One for each model at most.
     pub deletions: Vec<NewDeletion>,
+    /// Who is told as its status changes.
+    pub callbacks: Vec<NewCallback>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NewCallback {
+    /// `UUIDv7`.
+    pub id: Uuid,
+    pub url: String,
 }
 
 /// A request of another protocol as it stands now.
@@ -72,6 +82,11 @@ impl Intake {
         }
     }
 
+    /// Samples that the requests of its own delete.
+    pub fn samples(&self) -> u64 {
+        self.own().map(|it| it.request.samples).sum()
+    }
+
     /// The requests that were made for it.
     pub fn own(&self) -> impl Iterator<Item = &IntakeRequest> {
         self.requests.iter().filter(|it| it.is_own)
@@ -86,6 +101,7 @@ impl Store {
         new: &NewIntake,
         queue_limit: u64,
     ) -> Result<Acceptance<Intake>, StoreError> {
+        let keyring = self.keyring();
         let mut deletions: Vec<_> = new.deletions.iter().collect();
         deletions.sort_by_key(|deletion| deletion.model_id);
         writing!(self, "accept_intake", async |tx| {
@@ -109,6 +125,9 @@ impl Store {
                 tx.query(sql).bind(new.id).bind(deletion.id).execute_one().await?;
                 follow_earlier(tx, deletion.id).await?;
             }
+            insert_callbacks(tx, new.id, &new.callbacks).await?;
+            // An intake without any request has no leaf that would tell of it.
+            tell(tx, keyring, new.id, new.received_at).await?;
             let intake = read_intake(tx, new.id).await?;
             let intake = intake.ok_or_else(|| tx.damaged("no intake where one was written"))?;
             Ok(Acceptance::Accepted(intake))
@@ -216,7 +235,7 @@ async fn insert_intake(tx: &mut Tx, new: &NewIntake) -> Result<bool, StoreError>
     Ok(inserted == 1)
 }
 
-async fn read_intake(tx: &mut Tx, id: Uuid) -> Result<Option<Intake>, StoreError> {
+pub(super) async fn read_intake(tx: &mut Tx, id: Uuid) -> Result<Option<Intake>, StoreError> {
     let row = tx.query("SELECT * FROM intakes WHERE id = $1").bind(id).fetch_optional().await?;
     let Some(row) = row else { return Ok(None) };
     let links = tx
@@ -231,11 +250,13 @@ async fn read_intake(tx: &mut Tx, id: Uuid) -> Result<Option<Intake>, StoreError
     for link in &links {
         requests.push(read_request(tx, link).await?);
     }
+    // Deadlines may have been extended.
+    let due_by = requests.iter().filter(|it| it.is_own).map(|it| it.request.due_by).max();
     Ok(Some(Intake {
         id,
         api_key_id: row.get("api_key_id")?,
         received_at: row.time("received_at")?,
-        due_by: row.time("due_by")?,
+        due_by: due_by.map_or_else(|| row.time("due_by"), Ok)?,
         cancelled_at: row.time_or_none("cancelled_at")?,
         requests,
     }))

@@ -9,7 +9,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     fail_point,
     store::{
-        Keyring, StoreError, audit, outbox, postgres, sqlite,
+        Keyring, StoreError, audit, callbacks, outbox, postgres, sqlite,
         transaction::{Connection, Dialect, Tx, reading},
     },
 };
@@ -159,6 +159,7 @@ impl Store {
             return ended.map_err(|source| StoreError::of(operation, source));
         }
         outbox::fill(&mut tx, self.keyring()).await?;
+        callbacks::fill(&mut tx, self.keyring()).await?;
         if tx.wakes && tx.dialect() == Dialect::Postgres {
             tx.query("SELECT pg_notify('forgetd', '')").execute().await?;
         }

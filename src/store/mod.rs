@@ -6,15 +6,16 @@
 //! differs: opening, waking others, bulk loading. What speaks of a sample is sealed (`sealing.rs`)
 //! before it comes near either.
 //!
-//! Locks are taken in one order: an idempotency key or an intake, an API key, the master key or a
-//! model's ordinals, then the model (several by rising id), then a webhook's message, the webhook, and
-//! the head of the audit log.
+//! Locks are taken in one order: an idempotency key or a new intake, an API key, the master key or a
+//! model's ordinals, then the model (several by rising id), then an intake, a webhook's message, the
+//! webhook, and the head of the audit log.
 
 mod acceptance;
 mod aliases;
 mod approvals;
 mod audit;
 mod blobs;
+mod callbacks;
 mod certificates;
 mod checkpoints;
 mod claims;
@@ -56,14 +57,14 @@ pub use deadlines::{Deadlines, Extension};
 pub use deletions::{Cancellation, DeletionDetails, DeletionFilter};
 pub use error::StoreError;
 pub use ingestion::{Conflict, IngestError, Ingestion, Receipt};
-pub use intakes::{Intake, IntakeCancellation, IntakeRequest, NewIntake};
+pub use intakes::{Intake, IntakeCancellation, IntakeRequest, NewCallback, NewIntake};
 pub use jobs::{CancelJob, Enqueued};
 pub use leases::Renewal;
 pub use leases::Unsettled;
 pub use ledger::{Store, Wakeups};
 pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
-pub use outbox::{ClaimedMessages, Delivery, Recorded};
+pub use outbox::{ClaimedMessages, Delivery, Recorded, Signing};
 pub use publication::{NewVersion, Publication};
 pub use quotas::Excess;
 pub use replicas::Served;

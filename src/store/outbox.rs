@@ -13,6 +13,7 @@ use crate::{
     },
     store::{
         Keyring, Store, StoreError,
+        callbacks::retire_callback,
         jobs::AT_ONCE,
         models::read_name,
         postgres,
@@ -44,12 +45,19 @@ pub(super) struct NewMessage {
 pub struct ClaimedMessages {
     pub webhook_id: Uuid,
     pub url: String,
-    /// The secret, and the one before as long as it signs too.
-    pub secrets: Vec<WebhookSecret>,
+    pub signing: Signing,
     /// Oldest first.
     pub messages: Vec<Message>,
     /// Fences what is recorded of them.
     pub token: Uuid,
+}
+
+/// Who signs messages.
+pub enum Signing {
+    /// The webhook's secret, and the one before as long as it signs too.
+    Webhook(Vec<WebhookSecret>),
+    /// OpenDSR's processor: a callback of an intake.
+    OpenDsr,
 }
 
 /// What came of an attempt.
@@ -128,7 +136,7 @@ pub(super) async fn fill(tx: &mut Tx, keyring: &Keyring) -> Result<(), StoreErro
     insert(tx, messages).await
 }
 
-async fn insert(tx: &mut Tx, mut messages: Vec<NewMessage>) -> Result<(), StoreError> {
+pub(super) async fn insert(tx: &mut Tx, mut messages: Vec<NewMessage>) -> Result<(), StoreError> {
     if messages.is_empty() {
         return Ok(());
     }
@@ -172,9 +180,9 @@ impl Store {
         })
     }
 
-    /// Takes the webhook's next messages, new ones before those that failed, until `now +
-    /// duration`: whoever claims after that attempts them again. `None` when there is no such
-    /// active webhook.
+    /// Takes the next messages of a webhook or a callback, new ones before those that failed, until
+    /// `now + duration`: whoever claims after that attempts them again. `None` when there is no such
+    /// active webhook, nor such a callback.
     pub async fn claim_messages(
         &self,
         webhook_id: Uuid,
@@ -185,15 +193,9 @@ impl Store {
     ) -> Result<Option<ClaimedMessages>, StoreError> {
         let keyring = self.keyring();
         writing!(self, "claim_messages", async |tx| {
-            let sql = "SELECT * FROM webhooks WHERE id = $1 AND disabled_at IS NULL";
-            let row = tx.query(sql).bind(webhook_id).fetch_optional().await?;
-            let Some(row) = row else { return Ok(None) };
-            let previous = match row.time_or_none("previous_secret_until")? {
-                Some(until) if now < until => read_previous_secret(keyring, &row)?,
-                _ => None,
+            let Some((url, signing)) = find_receiver(tx, keyring, webhook_id, now).await? else {
+                return Ok(None);
             };
-            let secrets =
-                std::iter::once(read_secret(keyring, &row, "secret")?).chain(previous).collect();
             let claimed = tx
                 .query(CLAIM)
                 .bind(token)
@@ -206,8 +208,7 @@ impl Store {
             let mut messages =
                 claimed.iter().map(read_message).collect::<Result<Vec<_>, StoreError>>()?;
             messages.sort_unstable_by_key(|message| message.id);
-            let url = row.get("url")?;
-            Ok(Some(ClaimedMessages { webhook_id, url, secrets, messages, token }))
+            Ok(Some(ClaimedMessages { webhook_id, url, signing, messages, token }))
         })
     }
 
@@ -251,6 +252,10 @@ impl Store {
                 .await?;
             let Some(row) = row else { return Ok(Recorded::Fenced) };
             let (webhook_id, created_at) = (row.uuid("webhook_id")?, row.time("created_at")?);
+            if state != MessageState::Pending {
+                let is_gone = matches!(delivery, Delivery::Gone { .. });
+                retire_callback(tx, webhook_id, is_gone).await?;
+            }
             let reason = match (delivery, state) {
                 (Delivery::Gone { .. }, _) => Some(DisabledReason::Gone),
                 (_, MessageState::Delivered) => {
@@ -379,6 +384,27 @@ impl Store {
             Ok(ended + left)
         })
     }
+}
+
+/// Where the messages of an active webhook or of a callback go, and who signs them.
+async fn find_receiver(
+    tx: &mut Tx,
+    keyring: &Keyring,
+    id: Uuid,
+    now: Timestamp,
+) -> Result<Option<(String, Signing)>, StoreError> {
+    let sql = "SELECT * FROM webhooks WHERE id = $1 AND disabled_at IS NULL";
+    if let Some(row) = tx.query(sql).bind(id).fetch_optional().await? {
+        let previous = match row.time_or_none("previous_secret_until")? {
+            Some(until) if now < until => read_previous_secret(keyring, &row)?,
+            _ => None,
+        };
+        let secrets = std::iter::once(read_secret(keyring, &row, "secret")?).chain(previous);
+        return Ok(Some((row.get("url")?, Signing::Webhook(secrets.collect()))));
+    }
+    let sql = "SELECT url FROM intake_callbacks WHERE id = $1";
+    let row = tx.query(sql).bind(id).fetch_optional().await?;
+    row.map(|row| Ok((row.get("url")?, Signing::OpenDsr))).transpose()
 }
 
 /// The rows' ids are found first, and once: `SKIP LOCKED` under a join may be asked again.

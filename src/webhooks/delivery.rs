@@ -2,7 +2,7 @@
 
 use axum::http::HeaderName;
 use metrics::{counter, histogram};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Messenger, schedule};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
         webhook::{Failure, Message, WebhookSecret},
     },
     outbound::{OutboundError, Receipt},
-    store::{ClaimedMessages, Delivery},
+    store::{ClaimedMessages, Delivery, Signing},
 };
 
 const ID: HeaderName = HeaderName::from_static("webhook-id");
@@ -22,7 +22,15 @@ impl Messenger {
     /// Says what came of it; nothing is recorded yet.
     pub(super) async fn attempt(&self, claimed: &ClaimedMessages, message: &Message) -> Delivery {
         let started = self.clock.monotonic();
-        let headers = headers(message, &claimed.secrets, self.clock.now().as_micros() / 1_000_000);
+        let headers = match &claimed.signing {
+            Signing::Webhook(secrets) => {
+                headers(message, secrets, self.clock.now().as_micros() / 1_000_000).to_vec()
+            }
+            Signing::OpenDsr => match self.processor_headers(message).await {
+                Some(headers) => headers,
+                None => return self.failed(message, Failure::Unreachable, None),
+            },
+        };
         let (body, patience) = (message.payload.clone(), self.options.timeout);
         let answered = self.outbound.deliver(&claimed.url, &headers, body, patience).await;
         let seconds = self.clock.monotonic().saturating_duration_since(started).as_secs_f64();
@@ -63,10 +71,31 @@ impl Messenger {
                 | OutboundError::Refused { .. },
             ) => (Failure::Unreachable, None),
         };
+        self.failed(message, failure, receipt)
+    }
+
+    fn failed(&self, message: &Message, failure: Failure, receipt: Option<&Receipt>) -> Delivery {
         let attempt = message.attempts + 1;
         let retry_after = receipt.and_then(|receipt| receipt.retry_after);
         let retry_at = schedule::retry_at(attempt, retry_after, self.draw(), self.clock.now());
         Delivery::Failed { failure, status: receipt.map(|receipt| receipt.status), retry_at }
+    }
+
+    /// Signed on a thread that may compute. `None` where it cannot be.
+    async fn processor_headers(&self, message: &Message) -> Option<Vec<(HeaderName, String)>> {
+        let (processor, body) = (self.processor.clone()?, message.payload.clone());
+        let signed = tokio::task::spawn_blocking(move || processor.headers(body.as_bytes())).await;
+        match signed {
+            Ok(Ok(headers)) => Some(headers.to_vec()),
+            Ok(Err(error)) => {
+                warn!(message_id = %message.id, error = %Chain(&error), "a callback is not signed");
+                None
+            }
+            Err(error) => {
+                warn!(message_id = %message.id, %error, "a callback is not signed");
+                None
+            }
+        }
     }
 
     /// Random, from 0 to 1.

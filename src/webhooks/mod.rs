@@ -1,5 +1,7 @@
 //! Webhooks: delivers what the outbox holds, at least once.
 //!
+//! Callbacks of intakes are served likewise: they have a place in the outbox like a webhook's.
+//!
 //! Each webhook with messages that are due is served by a round of its own, at most one at a time
 //! in this process: a slow receiver holds up nobody but itself. What a process had claimed when it
 //! died is due again once its claim has ended.
@@ -26,6 +28,7 @@ use uuid::Uuid;
 use crate::{
     clock::{Clock, Ids},
     domain::{chain::Chain, webhook::Message},
+    intake::processor::Processor,
     outbound::Outbound,
     store::{ClaimedMessages, Recorded, Store, StoreError},
 };
@@ -35,6 +38,10 @@ const ROUND: u32 = 8;
 
 /// Webhooks that a process serves at the same time.
 const ROUNDS_MAX: usize = 128;
+
+/// Callbacks among them: whoever brings intakes chooses their addresses, and must not keep webhooks
+/// from being served.
+const CALLBACK_ROUNDS_MAX: usize = 64;
 
 /// Beyond the time that a receiver has: for connecting, and for the ledger.
 const CLAIM_MARGIN: Duration = Duration::from_secs(5);
@@ -61,6 +68,8 @@ pub struct Messenger {
     clock: Clock,
     ids: Ids,
     options: MessengerOptions,
+    /// Signs callbacks; they wait where there is none.
+    processor: Option<Processor>,
 }
 
 impl Messenger {
@@ -70,8 +79,9 @@ impl Messenger {
         clock: Clock,
         ids: Ids,
         options: MessengerOptions,
+        processor: Option<Processor>,
     ) -> Self {
-        Self { store, outbound, clock, ids, options }
+        Self { store, outbound, clock, ids, options, processor }
     }
 
     /// Delivers until `shutdown`; then waits for the attempts under way.
@@ -103,7 +113,20 @@ impl Messenger {
         for webhook_id in self.store.webhooks_due(self.clock.now()).await? {
             if rounds.may_begin(webhook_id) {
                 let messenger = self.clone();
-                rounds.begin(webhook_id, async move { messenger.round(webhook_id).await });
+                rounds.begin(webhook_id, async move { messenger.round(webhook_id, ROUND).await });
+            }
+        }
+        if self.processor.is_some() {
+            let room = CALLBACK_ROUNDS_MAX.saturating_sub(rounds.callbacks.len());
+            let limit = u32::try_from(room).unwrap_or(u32::MAX);
+            for callback_id in self.store.callbacks_due(self.clock.now(), limit).await? {
+                if rounds.may_begin(callback_id) {
+                    let messenger = self.clone();
+                    // One at a time: statuses come in their order as long as they come through.
+                    let round = async move { messenger.round(callback_id, 1).await };
+                    rounds.begin(callback_id, round);
+                    rounds.callbacks.insert(callback_id);
+                }
             }
         }
         gauge!("forgetd_webhook_messages_pending").set(self.store.outbox_depth().await? as f64);
@@ -111,12 +134,12 @@ impl Messenger {
         Ok(())
     }
 
-    /// Claims the webhook's next messages and attempts each once.
-    async fn round(&self, webhook_id: Uuid) {
+    /// Claims so many of the webhook's next messages and attempts each once.
+    async fn round(&self, webhook_id: Uuid, messages: u32) {
         // Attempts end well within the claim, however slow the receiver.
         let (token, duration) = (self.ids.token(), self.options.timeout * 2 + CLAIM_MARGIN);
         let now = self.clock.now();
-        match self.store.claim_messages(webhook_id, token, now, duration, ROUND).await {
+        match self.store.claim_messages(webhook_id, token, now, duration, messages).await {
             Ok(Some(claimed)) => {
                 let attempts = claimed.messages.iter().map(|message| self.serve(&claimed, message));
                 join_all(attempts).await;
@@ -164,6 +187,8 @@ struct Rounds {
     tasks: JoinSet<()>,
     webhooks: HashMap<Id, Uuid>,
     busy: HashSet<Uuid>,
+    /// Those of them that are callbacks.
+    callbacks: HashSet<Uuid>,
 }
 
 impl Rounds {
@@ -189,6 +214,7 @@ impl Rounds {
         };
         if let Some(webhook_id) = self.webhooks.remove(&id) {
             self.busy.remove(&webhook_id);
+            self.callbacks.remove(&webhook_id);
         }
     }
 

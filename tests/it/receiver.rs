@@ -22,6 +22,8 @@ pub struct Received {
     pub id: String,
     pub timestamp: String,
     pub signature: String,
+    /// OpenDSR's, where there is one.
+    pub processor_signature: String,
     pub body: String,
 }
 
@@ -86,11 +88,11 @@ async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Respons
         value.unwrap_or_default()
     };
     let path = request.uri().path().to_owned();
-    let [id, timestamp, signature] =
-        ["webhook-id", "webhook-timestamp", "webhook-signature"].map(header);
+    let [id, timestamp, signature, processor_signature] =
+        ["webhook-id", "webhook-timestamp", "webhook-signature", "x-opendsr-signature"].map(header);
     let body = axum::body::to_bytes(request.into_body(), 1 << 20).await.unwrap();
     let body = String::from_utf8(body.to_vec()).unwrap();
-    let received = Received { path, id, timestamp, signature, body };
+    let received = Received { path, id, timestamp, signature, processor_signature, body };
     let reply = {
         let mut all = shared.received.lock().unwrap();
         all.push(received.clone());

@@ -46,8 +46,14 @@ impl Running {
             poll_interval: Duration::from_millis(50),
         };
         let outbound = Outbound::within(reach).unwrap();
-        let messenger =
-            Messenger::new(ledger.store.clone(), outbound, clock.clone(), Ids::system(), options);
+        let messenger = Messenger::new(
+            ledger.store.clone(),
+            outbound,
+            clock.clone(),
+            Ids::system(),
+            options,
+            None,
+        );
         let stop = CancellationToken::new();
         let task = tokio::spawn(messenger.run(stop.clone()));
         Self { stop, task }

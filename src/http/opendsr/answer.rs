@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json as Answer,
     body::{Body, to_bytes},
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -24,8 +24,6 @@ use crate::{
 };
 
 const API_VERSION: &str = "2.0";
-const DOMAIN: HeaderName = HeaderName::from_static("x-opendsr-processor-domain");
-const SIGNATURE: HeaderName = HeaderName::from_static("x-opendsr-signature");
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct OpenDsrDiscovery {
@@ -147,15 +145,14 @@ impl OpenDsrReceipt {
 
 impl OpenDsrProgress {
     pub(super) fn new(intake: &Intake, domain: &str) -> Self {
-        let deletion_requests: Vec<_> = intake.own().map(OpenDsrServing::new).collect();
-        let results_count = deletion_requests.iter().map(|it| it.samples).sum();
+        let deletion_requests = intake.own().map(OpenDsrServing::new).collect();
         Self {
             controller_id: controller(intake),
             expected_completion_time: intake.due_by,
             subject_request_id: intake.id,
             request_status: intake.status(),
             api_version: API_VERSION,
-            results_count,
+            results_count: intake.samples(),
             extensions: BTreeMap::from([(domain.to_owned(), OpenDsrServed { deletion_requests })]),
         }
     }
@@ -227,14 +224,14 @@ pub async fn signed(response: Response, processor: &Processor) -> Response {
         Err(error) => return Problem::internal(&error).into_response(),
     };
     let (signer, signing) = (processor.clone(), bytes.clone());
-    let signature = tokio::task::spawn_blocking(move || signer.sign(&signing)).await;
-    let signature = match signature {
-        Ok(Ok(signature)) => signature,
+    let headers = tokio::task::spawn_blocking(move || signer.headers(&signing)).await;
+    let headers = match headers {
+        Ok(Ok(headers)) => headers,
         Ok(Err(error)) => return Problem::internal(&error).into_response(),
         Err(error) => return Problem::internal(&error).into_response(),
     };
-    for (name, value) in [(DOMAIN, processor.domain()), (SIGNATURE, &signature)] {
-        if let Ok(value) = HeaderValue::from_str(value) {
+    for (name, value) in headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
             parts.headers.insert(name, value);
         }
     }

@@ -41,7 +41,7 @@ use crate::{
         state::State,
     },
     intake::{identity::sha256, processor::Processor},
-    store::{Acceptance, Intake, IntakeCancellation, NewDeletion, NewIntake},
+    store::{Acceptance, Intake, IntakeCancellation, NewCallback, NewDeletion, NewIntake},
 };
 
 /// Below which the façade lies.
@@ -128,7 +128,7 @@ pub async fn create(
     Json { value: request, bytes }: Json<OpenDsrRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let opendsr = configured(&state)?;
-    let asked = request.read()?;
+    let asked = request.read(&state.reach)?;
     let received_at = state.clock.now();
     let mut deletions = Vec::new();
     for (model, subjects) in opendsr.concerned(&state, &asked.identities).await? {
@@ -152,6 +152,11 @@ pub async fn create(
         received_at,
         due_by: due_by.unwrap_or(received_at),
         deletions,
+        callbacks: asked
+            .callbacks
+            .iter()
+            .map(|url| NewCallback { id: state.ids.next(received_at), url: url.clone() })
+            .collect(),
     };
     let limit = state.limits.queued_deletions;
     let intake = match state.store.accept_intake(&intake, limit).await? {

@@ -12,10 +12,13 @@ use crate::{
         problem::Problem,
         targets::{IDENTIFIER_MAX, is_identifier},
     },
+    outbound::Reach,
 };
 
 /// Most identities in one request: they are all one person's.
 const IDENTITIES_MAX: usize = 100;
+
+const CALLBACKS_MAX: usize = 10;
 
 /// The regulations that OpenDSR knows, and the days that they give from the subject's request on:
 /// one month (GDPR, article 12, 3), 45 days (CCPA, section 1798.130, a, 2).
@@ -55,8 +58,8 @@ pub struct OpenDsrRequest {
     /// 2.0, or another of the same major version.
     #[schema(pattern = "^2(\\.[0-9]+)*$")]
     api_version: Option<String>,
-    /// Not supported: none may be given.
-    #[schema(max_items = 0)]
+    /// Who is told as the status changes; each lies where webhooks may lie too.
+    #[schema(max_items = 10)]
     status_callback_urls: Option<Vec<String>>,
 }
 
@@ -76,6 +79,7 @@ pub struct OpenDsrIdentity {
 pub(super) struct Asked<'a> {
     pub id: Uuid,
     pub identities: Vec<Identity<'a>>,
+    pub callbacks: &'a [String],
     submitted_at: Timestamp,
     granted: Duration,
 }
@@ -97,7 +101,7 @@ pub(super) enum Format {
 impl OpenDsrRequest {
     /// # Errors
     /// Names the field that is missing or not as the specification has it.
-    pub(super) fn read(&self) -> Result<Asked<'_>, Problem> {
+    pub(super) fn read(&self, reach: &Reach) -> Result<Asked<'_>, Problem> {
         let regulation = required(self.regulation.as_ref(), "regulation")?;
         let granted = REGULATIONS.iter().find(|(name, _)| name == regulation);
         let (_, days) = granted.ok_or_else(|| invalid("`regulation` must be gdpr or ccpa"))?;
@@ -119,8 +123,15 @@ impl OpenDsrRequest {
         if self.api_version.as_ref().is_some_and(|version| !is_second(version)) {
             return Err(invalid("`api_version` must be 2.0"));
         }
-        if self.status_callback_urls.as_ref().is_some_and(|urls| !urls.is_empty()) {
-            return Err(invalid("`status_callback_urls` are not supported; ask for the status"));
+        let callbacks = self.status_callback_urls.as_deref().unwrap_or_default();
+        if callbacks.len() > CALLBACKS_MAX {
+            return Err(invalid("`status_callback_urls` must be 10 at most"));
+        }
+        for url in callbacks {
+            // What is wrong with an address may repeat a part of it, and that may name a person.
+            reach.check(url).map_err(|_| {
+                invalid("each of `status_callback_urls` must be an https: address on the Internet")
+            })?;
         }
         let identities = required(self.subject_identities.as_ref(), "subject_identities")?;
         if !(1..=IDENTITIES_MAX).contains(&identities.len()) {
@@ -130,6 +141,7 @@ impl OpenDsrRequest {
         Ok(Asked {
             id,
             identities: identities.collect::<Result<_, _>>()?,
+            callbacks,
             submitted_at,
             granted: Duration::from_hours(days * 24),
         })
@@ -200,18 +212,22 @@ mod tests {
         })
     }
 
+    fn internet() -> Reach {
+        Reach::internet(false, &[], &[])
+    }
+
     fn refusal(field: &str, value: Value) -> String {
         let mut body = body();
         body[field] = value;
         let request: OpenDsrRequest = serde_json::from_value(body).unwrap();
-        let Err(problem) = request.read() else { panic!("{field} was taken") };
+        let Err(problem) = request.read(&internet()) else { panic!("{field} was taken") };
         problem.detail().into_owned()
     }
 
     #[test]
     fn a_request_as_the_specification_has_it_is_taken() {
         let request: OpenDsrRequest = serde_json::from_value(body()).unwrap();
-        let asked = request.read().unwrap();
+        let asked = request.read(&internet()).unwrap();
         assert_eq!(asked.identities.len(), 1);
         let received: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
         let days = |days: u64| Duration::from_hours(24 * days);
@@ -252,7 +268,11 @@ mod tests {
             assert!(refusal("subject_identities", json!([identity])).contains(field));
         }
         assert!(refusal("subject_identities", json!([])).contains("1 to 100"));
-        let callback = json!(["https://controller.test/callbacks"]);
-        assert!(refusal("status_callback_urls", callback).contains("not supported"));
+        for url in ["http://example.org/", "https://10.0.0.1/alice", "alice"] {
+            let said = refusal("status_callback_urls", json!([url]));
+            assert!(said.contains("https:") && !said.contains("alice"), "{said}");
+        }
+        let many = vec!["https://example.org/"; 11];
+        assert!(refusal("status_callback_urls", json!(many)).contains("10 at most"));
     }
 }

@@ -13,6 +13,7 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use super::{Database, Service, eventually, field, people};
+use crate::receiver::{Receiver, Reply};
 
 const ID: &str = "a7551968-d5d6-44b2-9831-815ac9017798";
 const OTHER: &str = "b7551968-d5d6-44b2-9831-815ac9017798";
@@ -233,6 +234,93 @@ async fn what_waits_can_be_cancelled_and_an_earlier_request_is_waited_for() {
             "cancelled",
             "what it counted on does not come"
         );
+    }
+}
+
+/// Callbacks may go to loopback.
+const CALLBACKS: [(&str, &str); 3] = [
+    ("FORGETD_WEBHOOKS__HTTP_ALLOWED", "true"),
+    ("FORGETD_WEBHOOKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
+    ("FORGETD_WEBHOOKS__TIMEOUT_S", "2"),
+];
+
+fn with_callback(mut body: Value, url: &str) -> Value {
+    body["status_callback_urls"] = json!([url]);
+    body
+}
+
+/// The statuses that were told, in their order; each must be signed and about this request.
+async fn told(service: &Service, receiver: &Receiver, id: &str, count: usize) -> Vec<String> {
+    let all = async || {
+        let all = receiver.received().into_iter();
+        all.filter(|it| it.json()["subject_request_id"] == id).collect::<Vec<_>>()
+    };
+    let told = eventually("the callbacks come", all, |received| received.len() >= count).await;
+    let certificate = service.folder().join("certificate.pem");
+    let statuses = told.iter().map(|it| {
+        let signature = BASE64_STANDARD.decode(&it.processor_signature).unwrap();
+        assert!(verifies(&certificate, it.body.as_bytes(), &signature), "{it:#?}");
+        assert!(it.signature.is_empty() && !it.body.contains("person-"), "{it:#?}");
+        let body = it.json();
+        assert_eq!(body["status_callback_url"], receiver.url());
+        assert!(field(&body, "/controller_id").is_string(), "{body:#}");
+        assert!(field(&body, "/expected_completion_time").is_string(), "{body:#}");
+        body["request_status"].as_str().unwrap().to_owned()
+    });
+    statuses.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_status_is_called_back_and_signed() {
+    for database in Database::ALL {
+        // The first attempt fails, and is made again.
+        let receiver =
+            Receiver::start(|nth, _| Reply::Status(if nth == 0 { 500 } else { 200 })).await;
+        let service = start_configured(database, &CALLBACKS, &[]).await;
+        people::trained(&service, &people::unsettled()).await;
+        fetch_certificate(&service).await;
+        for id in [OTHER, OTHER] {
+            let body = with_callback(erasure(id, &["nobody"]), &receiver.url());
+            let (created, _, error) = ask(&service, Method::POST, REQUESTS, Some(&body)).await;
+            assert_eq!(created, StatusCode::CREATED, "{error:#}");
+        }
+        assert_eq!(told(&service, &receiver, OTHER, 2).await, ["completed", "completed"]);
+
+        let body = with_callback(erasure(ID, &["person-1"]), &receiver.url());
+        let (created, _, error) = ask(&service, Method::POST, REQUESTS, Some(&body)).await;
+        assert_eq!(created, StatusCode::CREATED, "{error:#}");
+        becomes(&service, ID, "completed").await;
+        assert_eq!(told(&service, &receiver, ID, 2).await, ["in_progress", "completed"]);
+        assert!(!service.log().contains(&receiver.url()), "an address may be a secret");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancellation_is_called_back_by_another_process_and_addresses_have_a_reach() {
+    for database in Database::ALL {
+        let receiver = Receiver::start(|_, _| Reply::Status(200)).await;
+        // Nobody works, nor calls back.
+        let service = start_configured(database, &CALLBACKS, &["--role", "api"]).await;
+        let created = service.post("/v1/models", &people::model(&people::unsettled())).await;
+        assert_eq!(created.status, StatusCode::CREATED);
+        people::ingest(&service, people::population()).await;
+        fetch_certificate(&service).await;
+        for url in ["https://10.0.0.1/", "http://127.0.0.2/person-1", "ftp://example.org/"] {
+            let body = with_callback(erasure(ID, &["person-1"]), url);
+            let (refused, _, error) = ask(&service, Method::POST, REQUESTS, Some(&body)).await;
+            assert_eq!(refused, StatusCode::BAD_REQUEST, "{url}");
+            assert!(!error.to_string().contains("person-1"), "{error:#}");
+        }
+        let body = with_callback(erasure(ID, &["person-1"]), &receiver.url());
+        let (created, _, error) = ask(&service, Method::POST, REQUESTS, Some(&body)).await;
+        assert_eq!(created, StatusCode::CREATED, "{error:#}");
+        let path = format!("{REQUESTS}/{ID}");
+        let (cancelled, _, _) = ask(&service, Method::DELETE, &path, None).await;
+        assert_eq!(cancelled, StatusCode::ACCEPTED);
+        assert!(receiver.received().is_empty());
+        let worker = service.beside(&["--role", "worker"]).await;
+        assert_eq!(told(&service, &receiver, ID, 1).await, ["cancelled"]);
+        drop(worker);
     }
 }
 

@@ -1,9 +1,14 @@
 //! Requests of other protocols: all of their deletion requests or none, and where they stand.
 
+use std::time::Duration;
+
 use forgetd::{
     domain::{deletion::DeletionState, identity::Digest, model::Model},
     intake::standing::OpenDsrStatus,
-    store::{Acceptance, Intake, IntakeCancellation, NewDeletion, NewIntake},
+    store::{
+        Acceptance, Cancellation, Delivery, Intake, IntakeCancellation, NewCallback, NewDeletion,
+        NewIntake, Recorded, Signing,
+    },
 };
 use uuid::Uuid;
 
@@ -15,6 +20,9 @@ on_both!(
     an_approval_follows_earlier_requests_too,
     cancelling_withdraws_every_request_of_its_own,
     posted_at_the_same_time_it_is_one_intake,
+    each_change_of_status_is_told_once,
+    requests_that_end_at_the_same_time_are_told_as_one_end,
+    an_address_goes_with_its_last_message,
 );
 
 fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
@@ -25,6 +33,7 @@ fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
         received_at: at(20),
         due_by: at(90),
         deletions,
+        callbacks: Vec::new(),
     }
 }
 
@@ -157,4 +166,91 @@ async fn posted_at_the_same_time_it_is_one_intake(ledger: &Ledger) {
     }
     assert_eq!(accepted, 1);
     assert_eq!(ledger.integer("SELECT COUNT(*) FROM deletion_requests").await, 2);
+}
+
+fn with_callback(deletions: Vec<NewDeletion>) -> NewIntake {
+    let callback = NewCallback { id: new_id(), url: "https://example.org/callback".into() };
+    NewIntake { callbacks: vec![callback], ..intake(deletions) }
+}
+
+/// Takes what waits for the callback, delivers it, and returns the statuses that it tells.
+async fn told(ledger: &Ledger, new: &NewIntake) -> Vec<String> {
+    let (id, mut statuses) = (new.callbacks[0].id, Vec::new());
+    while ledger.store.callbacks_due(at(100), 9).await.unwrap().contains(&id) {
+        let (token, duration) = (new_id(), Duration::from_secs(30));
+        let claimed = ledger.store.claim_messages(id, token, at(100), duration, 1).await.unwrap();
+        let claimed = claimed.unwrap();
+        assert!(matches!(claimed.signing, Signing::OpenDsr));
+        assert_eq!(claimed.url, "https://example.org/callback");
+        let [message] = &claimed.messages[..] else { panic!("one at a time") };
+        let payload: serde_json::Value = serde_json::from_str(&message.payload).unwrap();
+        assert_eq!(payload["subject_request_id"], new.id.to_string());
+        statuses.push(payload["request_status"].as_str().unwrap().to_owned());
+        let delivered = Delivery::Delivered { status: 200 };
+        ledger.store.record_delivery(message.id, token, &delivered, at(100)).await.unwrap();
+    }
+    statuses
+}
+
+async fn each_change_of_status_is_told_once(ledger: &Ledger) {
+    let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
+    let new = with_callback(vec![subject(&a, 0), subject(&b, 0)]);
+    accept(ledger, &new).await;
+    assert!(told(ledger, &new).await.is_empty(), "pending is what the answer said");
+    let repeated = ledger.store.accept_intake(&new, 100).await.unwrap();
+    assert!(matches!(repeated, Acceptance::Repeated(_)));
+    for _ in 0..2 {
+        ledger.unlearn(at(21)).await;
+        ledger.store.complete_propagated(at(22)).await.unwrap();
+    }
+    assert_eq!(told(ledger, &new).await, ["in_progress", "completed"]);
+
+    let nobody = with_callback(Vec::new());
+    accept(ledger, &nobody).await;
+    assert_eq!(told(ledger, &nobody).await, ["completed"], "no request, and no leaf");
+    let withdrawn = with_callback(vec![subject(&a, 2)]);
+    accept(ledger, &withdrawn).await;
+    ledger.store.cancel_intake(withdrawn.id, at(23)).await.unwrap();
+    assert_eq!(told(ledger, &withdrawn).await, ["cancelled"]);
+}
+
+async fn requests_that_end_at_the_same_time_are_told_as_one_end(ledger: &Ledger) {
+    let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
+    for round in 0..3 {
+        let new = with_callback(vec![subject(&a, 2 * round), subject(&b, 2 * round)]);
+        accept(ledger, &new).await;
+        let ends = new.deletions.iter().map(|deletion| {
+            let (store, id) = (ledger.store.clone(), deletion.id);
+            tokio::spawn(async move { store.cancel_deletion(id, at(30)).await.unwrap() })
+        });
+        for end in ends.collect::<Vec<_>>() {
+            assert_eq!(end.await.unwrap(), Cancellation::Cancelled);
+        }
+        // One withdrawn and one waiting is pending still.
+        assert_eq!(told(ledger, &new).await, ["cancelled"]);
+    }
+}
+
+async fn an_address_goes_with_its_last_message(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 6).await;
+    let count = "SELECT COUNT(*) FROM intake_callbacks";
+    let (first, second) =
+        (with_callback(vec![subject(&model, 0)]), with_callback(vec![subject(&model, 2)]));
+    accept(ledger, &first).await;
+    accept(ledger, &second).await;
+    ledger.unlearn(at(21)).await;
+    assert_eq!(told(ledger, &first).await, ["in_progress"]);
+    assert_eq!(ledger.integer(count).await, 2);
+    ledger.store.complete_propagated(at(22)).await.unwrap();
+    assert_eq!(told(ledger, &first).await, ["completed"]);
+    assert_eq!(ledger.integer(count).await, 1);
+
+    let (id, token) = (second.callbacks[0].id, new_id());
+    let claimed = ledger.store.claim_messages(id, token, at(23), Duration::from_secs(30), 1).await;
+    let message = &claimed.unwrap().unwrap().messages[0];
+    let gone = Delivery::Gone { status: 410 };
+    let recorded = ledger.store.record_delivery(message.id, token, &gone, at(23)).await.unwrap();
+    assert_eq!(recorded, Recorded::Done);
+    assert_eq!(ledger.integer(count).await, 0);
+    assert!(ledger.store.callbacks_due(at(100), 9).await.unwrap().is_empty());
 }

@@ -8,7 +8,9 @@ use forgetd::{
         deletion::DeletionState, identity::Digest, job::JobKind, model::Model, sample::Split,
         version::Cause, webhook::MessageState,
     },
-    store::{AuditFilter, DeletionFilter, Delivery, Idempotency, NewIntake, Served, Store},
+    store::{
+        AuditFilter, DeletionFilter, Delivery, Idempotency, NewCallback, NewIntake, Served, Store,
+    },
 };
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
@@ -35,6 +37,7 @@ const LARGE: &[&str] = &[
     "audit_cosignatures",
     "webhook_messages",
     "intakes",
+    "intake_callbacks",
     "intake_deletions",
     "aliases",
 ];
@@ -231,6 +234,8 @@ async fn fill_intakes(pool: &PgPool) {
          SELECT id, sha256(id::text::bytea), 0, 0 FROM deletion_requests",
         "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
          SELECT id, id, true FROM deletion_requests",
+        "INSERT INTO intake_callbacks (id, intake_id, url)
+         SELECT id, id, '' FROM deletion_requests",
     ] {
         pool.execute(filler).await.unwrap();
     }
@@ -265,11 +270,14 @@ async fn take_in(store: &Store, model: &Model) {
         received_at: at(40),
         due_by: at(90),
         deletions: vec![deletion],
+        callbacks: vec![NewCallback { id: new_id(), url: "https://example.org/".into() }],
     };
     for _ in 0..2 {
         store.accept_intake(&new, 100).await.unwrap();
     }
     store.intake(new.id).await.unwrap();
+    store.callbacks_due(at(41), 8).await.unwrap();
+    store.claim_messages(new.callbacks[0].id, new_id(), at(41), LEASE, 1).await.unwrap();
     let mut known = samples(9_000..9_001, 10_000);
     known[0].aliases = vec![subject_key(9_000)];
     let mut ingestion = store.begin_ingestion(new_id(), model.id).await.unwrap();

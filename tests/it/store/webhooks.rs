@@ -15,7 +15,9 @@ use forgetd::{
             WebhookSettings,
         },
     },
-    store::{AuditFilter, ClaimedMessages, Delivery, Keyring, Recorded, Store, StoreError},
+    store::{
+        AuditFilter, ClaimedMessages, Delivery, Keyring, Recorded, Signing, Store, StoreError,
+    },
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -419,7 +421,8 @@ async fn secrets_are_sealed_and_change_keys_with_the_ledger(ledger: &Ledger) {
     store.rotate_webhook(webhook.id, &WebhookSecret::new([8; 32]), at(31), at(90)).await.unwrap();
     let exposed = async |store: &Store, now| {
         let claim = store.claim_messages(webhook.id, new_id(), now, CLAIM, 1).await.unwrap();
-        claim.unwrap().secrets.iter().map(WebhookSecret::expose).collect::<Vec<_>>()
+        let Signing::Webhook(secrets) = claim.unwrap().signing else { panic!("it is a webhook") };
+        secrets.iter().map(WebhookSecret::expose).collect::<Vec<_>>()
     };
     let secrets = exposed(store, at(40)).await;
     assert_eq!(secrets.len(), 2, "both sign for a while");
