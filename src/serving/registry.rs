@@ -64,6 +64,8 @@ type Snapshot = HashMap<ModelName, Arc<Held>>;
 pub struct Registry {
     clock: Clock,
     current: ArcSwap<Snapshot>,
+    /// Models that answer again once a version of theirs is published.
+    withheld: Mutex<HashMap<ModelName, Uuid>>,
     /// Superseded versions that somebody may still answer from.
     superseded: Mutex<Vec<(Served, Weak<Held>)>>,
     lease: ArcSwapOption<Lease>,
@@ -90,6 +92,7 @@ impl Registry {
         Self {
             clock,
             current: ArcSwap::default(),
+            withheld: Mutex::default(),
             superseded: Mutex::default(),
             lease: ArcSwapOption::empty(),
             departures: Arc::default(),
@@ -122,6 +125,7 @@ impl Registry {
                 self.superseded().push((served(old), Arc::downgrade(old)));
             }
             if Arc::ptr_eq(&self.current.compare_and_swap(&*seen, Arc::new(next)), &seen) {
+                self.withheld().remove(name);
                 return Published::Now;
             }
         }
@@ -135,7 +139,11 @@ impl Registry {
         if self.is_fenced() {
             return Err(Unserved::Fenced);
         }
-        self.current.load().get(name).cloned().ok_or(Unserved::NotLoaded)
+        match self.current.load().get(name) {
+            Some(held) => Ok(Arc::clone(held)),
+            None if self.withheld().contains_key(name) => Err(Unserved::Fenced),
+            None => Err(Unserved::NotLoaded),
+        }
     }
 
     /// Epoch of the version that answers for a model, fenced or not.
@@ -149,8 +157,22 @@ impl Registry {
         self.current.load().is_empty()
     }
 
+    /// Lets go of what answers for these models; they answer again once a version is published.
+    pub fn withhold(&self, is_outdated: impl Fn(Uuid) -> bool) {
+        let current = self.current.load();
+        let outdated = current.values().filter(|held| is_outdated(held.model.id));
+        self.withheld().extend(outdated.map(|held| (held.model.name.clone(), held.model.id)));
+        self.remove(|model_id| !is_outdated(model_id));
+    }
+
     /// Answers no more for the other models.
     pub fn retain(&self, keeps: impl Fn(Uuid) -> bool) {
+        self.withheld().retain(|_, model_id| keeps(*model_id));
+        self.remove(keeps);
+    }
+
+    /// All but those that it keeps.
+    fn remove(&self, keeps: impl Fn(Uuid) -> bool) {
         if self.current.load().values().all(|held| keeps(held.model.id)) {
             return;
         }
@@ -200,6 +222,10 @@ impl Registry {
             self.clock.monotonic() < lease.until && self.clock.now() < lease.until_wall
         };
         !lease.as_ref().is_some_and(valid)
+    }
+
+    fn withheld(&self) -> MutexGuard<'_, HashMap<ModelName, Uuid>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn superseded(&self) -> MutexGuard<'_, Vec<(Served, Weak<Held>)>> {
@@ -299,6 +325,20 @@ mod tests {
         registry.renew_lease(start(&clock), LEASE);
         registry.fence();
         assert_eq!(answering(&registry), Err(Unserved::Fenced));
+    }
+
+    #[test]
+    fn a_model_that_is_withheld_answers_again_once_it_is_published() {
+        let (_, registry) = leased();
+        registry.publish(version(1));
+        let id = version(1).model.id;
+        registry.withhold(|model_id| model_id == id);
+        assert_eq!(answering(&registry), Err(Unserved::Fenced));
+        registry.publish(version(2));
+        assert_eq!(answering(&registry), Ok(2));
+        registry.withhold(|model_id| model_id == id);
+        registry.retain(|_| false);
+        assert_eq!(answering(&registry), Err(Unserved::NotLoaded));
     }
 
     #[test]

@@ -121,7 +121,7 @@ impl Replica {
             let now_newer = if is_current { HashMap::new() } else { self.newer().await? };
             if now_newer == newer {
                 if is_fenced {
-                    self.registry.retain(|model_id| !newer.contains_key(&model_id));
+                    self.registry.withhold(|model_id| newer.contains_key(&model_id));
                 }
                 self.registry.renew_lease(start, self.lease_duration);
                 return Ok(newer);
