@@ -44,7 +44,7 @@ async fn a_replica_answers_from_nothing_that_the_ledger_does_not_know_of(ledger:
 }
 
 /// Its lease had ended, and a deletion was completed past it. The new version cannot be loaded:
-/// then nobody answers, rather than the old one.
+/// then nobody answers, rather than the old one, and for now, not as if there were no such model.
 async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Ledger) {
     let (clock, blobs) = (Clock::manual(at(0)), Blobs::open("memory:///").unwrap());
     let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
@@ -65,6 +65,6 @@ async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Le
     let current = ledger.store.current_version(model.id).await.unwrap().unwrap();
     blobs.remove(current.weights).await.unwrap();
     replica.sync().await.unwrap();
-    assert_eq!(answering(), Err(Unserved::NotLoaded));
+    assert_eq!(answering(), Err(Unserved::Fenced));
     worker.end().await;
 }

@@ -14,6 +14,7 @@ use forgetd::{
     notary::{Certification, Notary, NotaryError},
     store::{AuditFilter, NewCheckpoint, PutCheckpoint, Store},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Ledger, Raw, at, new_deletion, new_id, on_both, sample_target};
 
@@ -37,10 +38,10 @@ async fn notary(store: &Store) -> Notary {
 async fn every_checkpoint_fits_the_leaves_under_concurrent_writers_and_signers(ledger: &Ledger) {
     let model = ledger.trained_model("m", 16).await;
     let signers = [notary(&ledger.store).await, notary(&ledger.store).await].map(Arc::new);
-    let mut tasks = Vec::new();
+    let mut writers = Vec::new();
     for writer in 0..8_u64 {
         let (store, model) = (ledger.store.clone(), model.clone());
-        tasks.push(tokio::spawn(async move {
+        writers.push(tokio::spawn(async move {
             for _ in 0..20 {
                 let new = new_deletion(&model, vec![sample_target(writer)], at(20));
                 store.accept_deletion(&new, 1_000).await.unwrap();
@@ -48,16 +49,23 @@ async fn every_checkpoint_fits_the_leaves_under_concurrent_writers_and_signers(l
             }
         }));
     }
+    // They sign for as long as anybody writes, however slow that is.
+    let written = CancellationToken::new();
+    let mut signing = Vec::new();
     for notary in &signers {
-        let notary = Arc::clone(notary);
-        tasks.push(tokio::spawn(async move {
-            for _ in 0..20 {
+        let (notary, written) = (Arc::clone(notary), written.clone());
+        signing.push(tokio::spawn(async move {
+            while !written.is_cancelled() {
                 notary.checkpoint().await.unwrap();
             }
         }));
     }
-    for task in tasks {
-        task.await.unwrap();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    written.cancel();
+    for signer in signing {
+        signer.await.unwrap();
     }
     let last = signers[0].checkpoint().await.unwrap();
     // Created, ingested, queued, published, the key; received and cancelled each time.
