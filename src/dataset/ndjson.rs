@@ -33,8 +33,9 @@ const LINE_MAX: u64 = 16 << 20;
 /// `{"sample_id": "s-1", "subject_id": "p-1", "split": "train", "label": "x", "features": F}`.
 ///
 /// `split` may be absent, and `sample_id` too: the subject's id serves then. `label` is a string
-/// or a number. `aliases` may say what else the subject is known by: `{"email": "p@example.org"}`. `F` is an object with a value for each column of the schema, or the tensor as an
-/// array of numbers, flat or nested as its shape is.
+/// or a number. `aliases` may say what else the subject is known by: `{"email": "p@example.org"}`.
+/// `F` is an object with a value for each column of the schema, or the tensor as an array of
+/// numbers, flat or nested as its shape is.
 pub fn samples<R: BufRead>(reader: R, schema: &InputSchema) -> Samples<R> {
     Samples { reader, schema: schema.clone(), line: 0, reading: Reading::Nothing }
 }

@@ -109,10 +109,10 @@ impl Store {
 
     /// Completes the requests of every published batch whose epoch each live replica has reached:
     /// `completed`, guarantee, audit leaf each. One that names a whole subject waits for the other
-    /// requests that delete samples of it, and fails if one of those left its sample in place. The guarantee is `exact` when weights trained
-    /// without the samples are out (the batch's version or a later one), or when no weights that
-    /// contained them were left. Any process may call it, any number of times. Returns the
-    /// completed requests.
+    /// requests that delete samples of it, and fails if one of those left its sample in place. The
+    /// guarantee is `exact` when weights trained without the samples are out (the batch's version or
+    /// a later one), or when no weights that contained them were left. Any process may call it, any
+    /// number of times. Returns the completed requests.
     pub async fn complete_propagated(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
         let reached = reading!(self, "complete_propagated", async |tx| {
             let sql = "SELECT id, model_id FROM jobs WHERE state = 'published' ORDER BY id";

@@ -1,5 +1,6 @@
 //! What any worker may do at any time, twice without harm: completing what every replica has
-//! reached, watching deadlines, calling for settlements, destroying superseded weights, sweeping orphans.
+//! reached, watching deadlines, calling for settlements, destroying superseded weights, sweeping
+//! orphans.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -95,10 +96,10 @@ impl Worker {
         self.store.purge_erased().await
     }
 
-    /// Removes blobs that a crash left half-written or without a version: of the latter those that no version named at the last
-    /// sweep (`suspects`) nor at this one. Between storing a blob and publishing its version lie
-    /// milliseconds, between two sweeps minutes; the object store's clock alone, which may be
-    /// another than ours, must not condemn a blob.
+    /// Removes blobs that a crash left half-written or without a version: of the latter those that
+    /// no version named at the last sweep (`suspects`) nor at this one. Between storing a blob and
+    /// publishing its version lie milliseconds, between two sweeps minutes; the object store's clock
+    /// alone, which may be another than ours, must not condemn a blob.
     ///
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.
