@@ -37,7 +37,10 @@ macro_rules! writing {
             let $tx = &mut transaction;
             let done = match $crate::store::transaction::work(async { $work }).await {
                 Ok(value) => $store.commit(transaction).await.map(|()| value),
-                Err(error) => Err(error),
+                Err(error) => {
+                    transaction.undo().await;
+                    Err(error)
+                }
             };
             match done {
                 Err(error)
@@ -102,6 +105,14 @@ pub(super) struct Tx {
 }
 
 impl Tx {
+    /// Lets go of its locks before anybody hears that it failed: dropped, it would do so some time
+    /// later.
+    pub(super) async fn undo(self) {
+        if let Err(error) = self.connection.rollback().await {
+            tracing::debug!(%error, operation = self.operation, "the connection ended with it");
+        }
+    }
+
     pub(super) fn new(
         operation: &'static str,
         connection: Result<Connection, sqlx::Error>,
