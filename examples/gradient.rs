@@ -16,6 +16,10 @@ use forgetd::{
 };
 use serde_json::json;
 
+/// The program's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const ROWS: u16 = 256;
 
 fn main() {

@@ -52,11 +52,11 @@ def main():
                         help=", ".join(SECTIONS))
     bench = parser.parse_args()
     lines = heading(bench.rounds)
+    bench.output.parent.mkdir(parents=True, exist_ok=True)
     for name in bench.sections or SECTIONS:
         print(f"measuring {name}", flush=True)
         lines += SECTIONS[name].measure(bench)
-    bench.output.parent.mkdir(parents=True, exist_ok=True)
-    bench.output.write_text("\n".join(lines))
+        bench.output.write_text("\n".join(lines))
     print(f"wrote {bench.output}")
 
 

@@ -146,6 +146,18 @@ impl Architecture {
             Err(NetworkError::Output { found: output, classes })
         }
     }
+
+    /// See [`NetworkSpec::is_linear`].
+    pub fn is_linear(&self) -> bool {
+        match self {
+            Self::Preset(preset) => preset.preset == Preset::Logistic,
+            Self::Layers(spec) => are_linear(&spec.layers),
+        }
+    }
+}
+
+fn are_linear(layers: &[LayerSpec]) -> bool {
+    matches!(layers, [LayerSpec::Linear(_)] | [LayerSpec::Flatten, LayerSpec::Linear(_)])
 }
 
 impl PresetSpec {
@@ -187,6 +199,12 @@ impl PresetSpec {
 }
 
 impl NetworkSpec {
+    /// Whether the network is one linear layer, at most flattened before, so that its loss is
+    /// convex.
+    pub fn is_linear(&self) -> bool {
+        are_linear(&self.layers)
+    }
+
     /// The shape of one sample before each layer and after the last: `layers.len() + 1` shapes.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ impl<'a> Fitting<'a> {
             class: case.class(),
             is_mislabelled: case.is_mislabelled(),
             lira: lira(case, library, watch)?,
-            is_convex: case.network.is_convex(),
+            is_convex: case.network.architecture.is_linear(),
         };
         let retrained = case
             .retrained(&deleted)

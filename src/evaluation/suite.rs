@@ -8,10 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::EvaluationError;
 use crate::{
-    domain::{
-        model::Recipe,
-        network::{Architecture, Preset, PresetSpec},
-    },
+    domain::{model::Recipe, network::Architecture},
     unlearning::{self, MethodError},
 };
 
@@ -247,15 +244,6 @@ impl Suite {
 
     pub fn method(&self, label: &str) -> Option<&MethodSpec> {
         self.methods.iter().find(|method| method.label() == label)
-    }
-}
-
-impl NetworkEntry {
-    /// One linear layer: training it has one optimum, so that distances between weights mean
-    /// something.
-    pub fn is_convex(&self) -> bool {
-        let logistic = PresetSpec { preset: Preset::Logistic, hidden: None };
-        self.architecture == Architecture::Preset(logistic)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     domain::{
         chain::Chain,
         model::{Model, ModelName, Policy, Recipe},
-        network::{Architecture, NetworkSpec, Preset},
+        network::{Architecture, NetworkSpec},
         sample::SampleCounts,
         schema::InputSchema,
         timestamp::Timestamp,
@@ -30,7 +30,6 @@ use crate::{
         state::State,
         versions::VersionView,
     },
-    nn::convex::is_linear,
     store::CreateModel,
     unlearning::{self, Method},
 };
@@ -197,11 +196,7 @@ fn check_method(policy: &Policy, network: &Architecture) -> Result<(), String> {
         Method::Update(update) => update.perturbation().is_some(),
         Method::Retrain => false,
     };
-    let is_linear = match network {
-        Architecture::Preset(preset) => preset.preset == Preset::Logistic,
-        Architecture::Layers(layers) => is_linear(&layers.layers),
-    };
-    if wants_linear && !is_linear {
+    if wants_linear && !network.is_linear() {
         return Err(format!("method {:?} is for the preset `logistic` alone", policy.method));
     }
     Ok(())

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::parameters::Parameters;
 use crate::domain::{
     examples::Examples,
-    network::LayerSpec,
     watch::{Progress, Watch},
 };
 
@@ -69,11 +68,6 @@ pub struct Minimum {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the minimisation was cancelled")]
 pub struct Cancelled;
-
-/// Whether a network is one linear layer, at most flattened before, so that its loss is convex.
-pub fn is_linear(layers: &[LayerSpec]) -> bool {
-    matches!(layers, [LayerSpec::Linear(_)] | [LayerSpec::Flatten, LayerSpec::Linear(_)])
-}
 
 /// `theta` of a linear network's weights.
 pub fn theta_of(parameters: &Parameters) -> Vec<f64> {

@@ -39,7 +39,7 @@ pub fn gauss_newton_product(
     let recording = network.clone().train();
     let logits = recording.forward(Tensor::from_data(data, &device));
     let gradients = (logits * pulled).sum().div_scalar(rows.len() as f32).backward();
-    to_parameters(&recording, &GradientsParams::from_grads(gradients, &recording))
+    to_parameters(&recording, GradientsParams::from_grads(gradients, &recording))
 }
 
 #[cfg(test)]

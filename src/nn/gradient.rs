@@ -92,7 +92,7 @@ pub fn mean_cross_entropy_gradient(network: &Network, batch: &Batch) -> Gradient
     let loss = batch.loss(&recording);
     let value = scalar(&loss);
     let gradients = GradientsParams::from_grads(loss.backward(), &recording);
-    Gradient { loss: value, parameters: to_parameters(&recording, &gradients) }
+    Gradient { loss: value, parameters: to_parameters(&recording, gradients) }
 }
 
 /// Mean over the batch of `-sum(target * log softmax(logits))`, in nats: `[1]`.
@@ -107,11 +107,11 @@ pub fn scalar(tensor: &Tensor<1>) -> f64 {
 }
 
 /// The gradients of `network`'s weights in host memory; zero where it has none.
-pub fn to_parameters(network: &Network, gradients: &GradientsParams) -> Parameters {
-    struct Reader<'a>(&'a GradientsParams, Vec<Vec<f32>>);
-    impl ModuleVisitor for Reader<'_> {
+pub fn to_parameters(network: &Network, gradients: GradientsParams) -> Parameters {
+    struct Reader(GradientsParams, Vec<Vec<f32>>);
+    impl ModuleVisitor for Reader {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-            let values = match self.0.get::<D>(param.id) {
+            let values = match self.0.remove::<D>(param.id) {
                 Some(gradient) => read(gradient),
                 None => vec![0.0; param.lazy_shape().num_elements()],
             };

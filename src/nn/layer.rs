@@ -2,12 +2,9 @@
 //! and reshape inside, so that `flatten` has nothing left to do.
 
 use burn::module::{Module, Param};
-use burn::tensor::{
-    Tensor, activation,
-    module::{conv2d, max_pool2d, max_pool2d_with_indices},
-    ops::{ConvOptions, MaxPoolOptions},
-};
+use burn::tensor::{Tensor, activation, module::max_pool2d_with_indices, ops::MaxPoolOptions};
 
+use super::operation::{Geometry, Windows, conv2d, linear, max_pool2d};
 use crate::domain::network::Conv2dSpec;
 
 #[derive(Module, Debug)]
@@ -65,16 +62,11 @@ impl Layer {
     /// `[batch, width before]` to `[batch, width after]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         match self {
-            Self::Conv2d(conv) => conv.apply(x, conv.weight.val(), Some(conv.bias.val())),
+            Self::Conv2d(conv) => conv.apply(x, conv.weight.val(), conv.bias.val()),
             Self::Relu(_) => activation::relu(x),
-            Self::MaxPool2d(pool) => {
-                let images = to_images(x, pool.input);
-                to_rows(max_pool2d(images, MaxPoolOptions::new([pool.window; 2])))
-            }
+            Self::MaxPool2d(pool) => max_pool2d(x, Windows::new(pool.window, pool.input)),
             Self::Flatten(_) => x,
-            Self::Linear(linear) => {
-                x.matmul(linear.weight.val().transpose()) + linear.bias.val().unsqueeze()
-            }
+            Self::Linear(layer) => linear(x, layer.weight.val(), layer.bias.val()),
         }
     }
 
@@ -84,15 +76,15 @@ impl Layer {
         let Dual { value, derivative } = x;
         match (self, direction) {
             (Self::Conv2d(conv), Self::Conv2d(towards)) => {
-                let moved =
-                    conv.apply(value.clone(), towards.weight.val(), Some(towards.bias.val()));
-                let carried = derivative.map(|d| conv.apply(d, conv.weight.val(), None));
+                let moved = conv.apply(value.clone(), towards.weight.val(), towards.bias.val());
+                let carried = derivative
+                    .map(|d| conv.apply(d, conv.weight.val(), conv.bias.val().zeros_like()));
                 Dual { value: self.forward(value), derivative: Some(sum(moved, carried)) }
             }
-            (Self::Linear(linear), Self::Linear(towards)) => {
-                let moved = value.clone().matmul(towards.weight.val().transpose())
-                    + towards.bias.val().unsqueeze();
-                let carried = derivative.map(|d| d.matmul(linear.weight.val().transpose()));
+            (Self::Linear(layer), Self::Linear(towards)) => {
+                let moved = linear(value.clone(), towards.weight.val(), towards.bias.val());
+                let carried = derivative
+                    .map(|d| linear(d, layer.weight.val(), layer.bias.val().zeros_like()));
                 Dual { value: self.forward(value), derivative: Some(sum(moved, carried)) }
             }
             (Self::Relu(_), _) => {
@@ -112,19 +104,18 @@ impl Layer {
 }
 
 impl Conv2d {
-    fn apply(&self, x: Tensor<2>, weight: Tensor<4>, bias: Option<Tensor<1>>) -> Tensor<2> {
-        let options = ConvOptions::new([self.spec.stride; 2], [self.spec.padding; 2], [1; 2], 1);
-        to_rows(conv2d(to_images(x, self.input), weight, bias, options))
+    fn apply(&self, x: Tensor<2>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<2> {
+        conv2d(x, weight, bias, Geometry::new(&self.spec, self.input))
     }
 }
 
 impl MaxPool2d {
     fn forward_dual(&self, value: Tensor<2>, derivative: Option<Tensor<2>>) -> Dual {
-        let options = MaxPoolOptions::new([self.window; 2]);
         let Some(derivative) = derivative else {
-            let pooled = max_pool2d(to_images(value, self.input), options);
-            return Dual { value: to_rows(pooled), derivative: None };
+            let pooled = max_pool2d(value, Windows::new(self.window, self.input));
+            return Dual { value: pooled, derivative: None };
         };
+        let options = MaxPoolOptions::new([self.window; 2]);
         let (pooled, at) = max_pool2d_with_indices(to_images(value, self.input), options);
         let [batch, channels, height, width] = pooled.dims();
         let at = at.reshape([batch, channels, height * width]);

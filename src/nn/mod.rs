@@ -10,6 +10,7 @@ pub mod device;
 pub mod gradient;
 mod layer;
 pub mod network;
+mod operation;
 pub mod order;
 pub mod parameters;
 pub mod prediction;

@@ -134,7 +134,7 @@ impl Network {
 
 /// A tensor's numbers, row-major.
 pub(super) fn read<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().try_to_vec().expect("tensors of a CPU device are 32-bit floats")
+    tensor.into_data().try_into_vec().expect("tensors of a CPU device are 32-bit floats")
 }
 
 /// 24 random bits as a float in `[-1, 1)`.

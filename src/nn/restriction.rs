@@ -21,7 +21,7 @@ use super::network::{Network, read};
 pub fn restricted_gradient(network: &Network, batch: &Batch, alpha: f64) -> Gradient {
     let recording = network.clone().train();
     let (loss, gradients) = restricted_backward(&recording, batch, alpha);
-    Gradient { loss, parameters: to_parameters(&recording, &gradients) }
+    Gradient { loss, parameters: to_parameters(&recording, gradients) }
 }
 
 /// As [`restricted_gradient`], for a network that records already, and leaving the gradients on

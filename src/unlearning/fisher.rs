@@ -71,7 +71,7 @@ impl Update for Fisher {
             let spread = information.max(self.information_min).powf(-0.25);
             *weight += self.noise * spread * normal(&mut rng);
         }
-        let network = task.network.with_parameters(&weights);
+        let network = task.network_with(&weights)?;
         Ok(Updated { network, details: json!({"information_norm": fisher.norm()}) })
     }
 }

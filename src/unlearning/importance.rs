@@ -70,7 +70,7 @@ pub(super) fn importance(
             };
             let gradients = (predicted * weights).sum().backward();
             let gradients = GradientsParams::from_grads(gradients, &recording);
-            sum.add_scaled_square(1.0 / PROBES as f32, &to_parameters(&recording, &gradients));
+            sum.add_scaled_square(1.0 / PROBES as f32, &to_parameters(&recording, gradients));
         }
     }
     sum.scale(1.0 / rows.len().max(1) as f32);

@@ -83,7 +83,7 @@ impl Update for Ssd {
         all.add_scaled(count / (retained + count), &forgotten);
         let mut weights = task.network.parameters();
         let dampened = self.dampen(&mut weights, &all, &forgotten);
-        let network = task.network.with_parameters(&weights);
+        let network = task.network_with(&weights)?;
         Ok(Updated { network, details: json!({"dampened": dampened}) })
     }
 }

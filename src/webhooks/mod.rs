@@ -90,6 +90,8 @@ impl Messenger {
         let mut wakeups = messenger.store.wakeups();
         let mut prunes = interval(PRUNE_INTERVAL);
         prunes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polls = interval(messenger.options.poll_interval);
+        polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut rounds = Rounds::default();
         while !shutdown.is_cancelled() {
             if let Err(error) = messenger.begin_rounds(&mut rounds).await {
@@ -100,7 +102,7 @@ impl Messenger {
                 () = shutdown.cancelled() => {}
                 () = wakeups.next() => {}
                 () = rounds.ended() => {}
-                () = tokio::time::sleep(messenger.options.poll_interval) => {}
+                _ = polls.tick() => messenger.measure().await,
                 _ = prunes.tick() => messenger.prune().await,
             }
         }
@@ -129,9 +131,24 @@ impl Messenger {
                 }
             }
         }
-        gauge!("forgetd_webhook_messages_pending").set(self.store.outbox_depth().await? as f64);
-        gauge!("forgetd_webhooks_disabled").set(self.store.disabled_webhooks().await? as f64);
         Ok(())
+    }
+
+    /// At each poll rather than at each signal: counting takes longer the more messages wait.
+    async fn measure(&self) {
+        let counts = async {
+            Ok::<_, StoreError>((
+                self.store.outbox_depth().await?,
+                self.store.disabled_webhooks().await?,
+            ))
+        };
+        match counts.await {
+            Ok((pending, disabled)) => {
+                gauge!("forgetd_webhook_messages_pending").set(pending as f64);
+                gauge!("forgetd_webhooks_disabled").set(disabled as f64);
+            }
+            Err(error) => warn!(error = %Chain(&error), "waiting messages were not counted"),
+        }
     }
 
     /// Claims so many of the webhook's next messages and attempts each once.

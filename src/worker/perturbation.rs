@@ -14,7 +14,7 @@ use crate::{
         watch::Watch,
     },
     nn::{
-        convex::{Objective, Perturbation, PerturbationSpec, is_linear, theta_of, with_theta},
+        convex::{Objective, Perturbation, PerturbationSpec, theta_of, with_theta},
         network::Network,
         parameters::Parameters,
         training::TrainingError,
@@ -85,7 +85,7 @@ pub(super) fn polish(
     perturbation: &Perturbation,
     watch: &dyn Watch,
 ) -> Result<Network, JobError> {
-    if !is_linear(&network.spec().layers) {
+    if !network.spec().is_linear() {
         return Err(JobError::NotLinear);
     }
     let objective = Objective::new(rows, network.classes(), perturbation);
