@@ -8,7 +8,7 @@ CREATE TABLE aliases (
     subject_key BYTEA NOT NULL CHECK (length(subject_key) = 32),
     PRIMARY KEY (model_id, alias_key, subject_key)
 );
-CREATE INDEX aliases_subject ON aliases (model_id, subject_key);
+CREATE INDEX aliases_subject ON aliases (model_id, subject_key, alias_key);
 
 -- Which requests named a subject.
 CREATE INDEX deletion_targets_key ON deletion_targets (key, deletion_id);

@@ -240,21 +240,20 @@ pub(super) async fn claim_samples(
 ) -> Result<u64, StoreError> {
     // Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too
     // would offer PostgreSQL the index over all usable samples, which it walks once per target
-    // while the table's statistics are young.
+    // while the table's statistics are young. SQLite takes a CROSS JOIN in the order in which it
+    // stands; left to itself it walks all samples of the model, and looks for each among the targets.
     let samples = tx
         .query(
             "INSERT INTO deletion_samples (deletion_id, sample_id)
              SELECT t.deletion_id, s.id
-             FROM deletion_targets t
-                 JOIN samples s ON s.model_id = $2 AND s.sample_key = t.key
+             FROM deletion_targets t CROSS JOIN samples s
              WHERE t.deletion_id = $1 AND t.kind = 'sample'
-                 AND s.deletion_id IS NULL
+                 AND s.model_id = $2 AND s.sample_key = t.key AND s.deletion_id IS NULL
              UNION
              SELECT t.deletion_id, s.id
-             FROM deletion_targets t
-                 JOIN samples s ON s.model_id = $2 AND s.subject_key = t.key
+             FROM deletion_targets t CROSS JOIN samples s
              WHERE t.deletion_id = $1 AND t.kind = 'subject'
-                 AND s.deletion_id IS NULL",
+                 AND s.model_id = $2 AND s.subject_key = t.key AND s.deletion_id IS NULL",
         )
         .bind(deletion_id)
         .bind(model_id)

@@ -30,7 +30,7 @@ impl Store {
             let sql = in_keys!(
                 "SELECT alias_key, subject_key FROM aliases WHERE model_id = $1 AND alias_key",
                 "2",
-                "ORDER BY subject_key"
+                "ORDER BY alias_key, subject_key"
             );
             let rows = tx.query(sql).bind(model_id).bind_keys(aliases).fetch_all().await?;
             let mut subjects: BTreeMap<_, Vec<_>> = BTreeMap::new();

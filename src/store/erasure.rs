@@ -42,12 +42,12 @@ pub(super) async fn close_contributions(
         }
     }
     // An exact version may have left the samples out before their batch came: then that epoch.
+    // (SQLite takes a CROSS JOIN as it stands, instead of walking all that contributed.)
     tx.query(
         "UPDATE deletion_requests SET excluded_from_epoch = COALESCE($1, (
-             SELECT MAX(c.until_epoch) FROM deletion_samples d
-                 JOIN contributions c ON c.model_id = deletion_requests.model_id
-                     AND c.sample_id = d.sample_id
-             WHERE d.deletion_id = deletion_requests.id))
+             SELECT MAX(c.until_epoch) FROM deletion_samples d CROSS JOIN contributions c
+             WHERE d.deletion_id = deletion_requests.id
+                 AND c.model_id = deletion_requests.model_id AND c.sample_id = d.sample_id))
          WHERE batch_id = $2",
     )
     .bind(published.map(u64::cast_signed))

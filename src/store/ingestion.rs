@@ -192,14 +192,12 @@ impl Ingestion {
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                  UNION ALL
                  SELECT s.ordinal, s.sample_key, t.kind
-                 FROM samples s
-                     JOIN aliases own
-                         ON own.model_id = $1 AND own.subject_key = s.subject_key
-                     JOIN aliases other
-                         ON other.model_id = $1 AND other.alias_key = own.alias_key
+                 FROM samples s CROSS JOIN aliases own CROSS JOIN aliases other
                      JOIN tombstones t
                          ON t.model_id = $1 AND t.kind = 'subject' AND t.key = other.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
+                     AND own.model_id = $1 AND own.subject_key = s.subject_key
+                     AND other.model_id = $1 AND other.alias_key = own.alias_key
                  ORDER BY 1, 3 LIMIT 1",
             )
             .bind(self.model_id)

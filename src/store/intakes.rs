@@ -195,9 +195,9 @@ pub(super) async fn follow_earlier(tx: &mut Tx, deletion_id: Uuid) -> Result<(),
          FROM intake_deletions i
              JOIN deletion_requests r ON r.id = i.deletion_id
              JOIN deletion_targets t ON t.deletion_id = i.deletion_id AND t.kind = 'subject'
-             JOIN samples s ON s.model_id = r.model_id AND s.subject_key = t.key
-         WHERE i.deletion_id = $1 AND i.is_own AND s.deletion_id IS NOT NULL
-             AND s.deleted_at IS NULL
+             CROSS JOIN samples s
+         WHERE i.deletion_id = $1 AND i.is_own AND s.model_id = r.model_id
+             AND s.subject_key = t.key AND s.deletion_id IS NOT NULL AND s.deleted_at IS NULL
          ON CONFLICT (intake_id, deletion_id) DO NOTHING",
     )
     .bind(deletion_id)

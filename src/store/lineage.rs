@@ -34,6 +34,7 @@ pub struct LineageSample {
     pub until_epoch: Option<u64>,
 }
 
+// Sorted by an expression, or else SQLite walks all samples of the model in that order.
 macro_rules! lineage {
     ($key:literal) => {
         in_keys!(
@@ -51,7 +52,7 @@ macro_rules! lineage {
                 $key
             ),
             "2",
-            "ORDER BY s.ordinal"
+            "ORDER BY s.ordinal + 0"
         )
     };
 }
