@@ -66,6 +66,14 @@ cargo test --locked "$@"
 if python3 -c '' 2>/dev/null; then
     python3 scripts/check-audit-log.py "${CARGO_TARGET_DIR:-target}/debug/forgetd"
 fi
+if python3 -c '' 2>/dev/null && command -v valgrind >/dev/null; then
+    python3 scripts/check-hot-paths.py "${CARGO_TARGET_DIR:-target}/debug/examples/hot_paths"
+elif [[ ${CI:-} == true ]]; then
+    fail "valgrind is missing; CI counts the instructions of the hottest paths with it"
+else
+    echo "test.sh: NOT CHECKED: the instructions of the hottest paths; that needs valgrind" >&2
+fi
+
 if python3 -c 'import ensurepip, venv' 2>/dev/null; then
     python3 scripts/check-deploy.py
     ./scripts/schemathesis.sh "${CARGO_TARGET_DIR:-target}/debug/forgetd"

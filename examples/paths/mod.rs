@@ -54,7 +54,7 @@ pub const PATHS: [(&str, Run); 5] = [
 ];
 
 /// Persons whose deletion can be asked for; each once.
-const PERSONS: u32 = 20_000;
+const PERSONS: u32 = 2_000;
 
 /// Rows of one ingestion.
 const INGESTED: u32 = 100;

@@ -12,6 +12,8 @@ import data
 from predictions import finished
 from servers import HERE, Forgetd
 
+TITLE = "Forgetting"
+
 UNSETTLED = {"settlement": {"after_requests": None, "after_age_s": None,
                             "after_accuracy_drop": None}}
 SAMPLES_EACH = 5
@@ -135,8 +137,7 @@ def flood(bench):
 
 
 def measure(bench):
-    return ["## Forgetting", "",
-            f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests one "
+    return [f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests one "
             "after the other on an idle service, SQLite, durable writes included.", "",
             *speed(bench), "", "### By the size of the ledger", "",
             "Rows of 64 features.", "", *growth(bench), "",

@@ -6,6 +6,8 @@ import time
 
 from servers import Forgetd
 
+TITLE = "The ledger at size"
+
 
 def write_csv(path, count):
     with open(path, "w", encoding="ascii") as file:
@@ -60,8 +62,7 @@ def measure(bench):
             assert len(found["targets"][0]["samples"]) == 5
         memory = server.memory_mb()
     seconds = sorted(seconds[100:])
-    return ["## The ledger at size", "",
-            "| rows | ingested/s | prepared inserts, one transaction | share | lookup by "
+    return ["| rows | ingested/s | prepared inserts, one transaction | share | lookup by "
             "subject, p50 | p99 | start | memory |", "|---|---|---|---|---|---|---|---|",
             f"| {count:,} | {count / own:,.0f} | {count / raw:,.0f} | {raw / own:.0%} | "
             f"{statistics.median(seconds) * 1e3:.2f} ms | {seconds[int(.99 * len(seconds))] * 1e3:.2f} ms "

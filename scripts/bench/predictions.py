@@ -10,6 +10,8 @@ import time
 import data
 from servers import Forgetd, announced, load, peer
 
+TITLE = "Predictions"
+
 SHAPES = {"mlp": [784], "lenet5": [3, 32, 32]}
 NETWORKS = {"mlp": {"preset": "mlp", "hidden": [256]}, "lenet5": {"preset": "lenet5"}}
 SECONDS = 3
@@ -187,7 +189,6 @@ def swaps(bench, service, made):
 def measure(bench):
     service, made = prepare(bench), bodies(bench)
     return [
-        "## Predictions", "",
         f"JSON bodies of one row; wrk with one thread, {SECONDS} s a run, medians of {bench.rounds} "
         "alternating runs. The ceiling is an axum handler that parses the same body and answers a "
         "constant.", "",

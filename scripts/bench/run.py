@@ -22,19 +22,28 @@ def output_of(*command):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def heading(rounds):
+HEADING = """# Performance
+
+Written by `scripts/bench.sh`, which can also renew single sections. Ratios within one section count:
+all of it was measured in one run on one machine; absolute figures are that machine's.
+"""
+
+
+def circumstances(rounds):
     cpu = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())[1]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     dirty = " with changes" if output_of("git", "status", "--porcelain", "--", "src") else ""
     load = os.getloadavg()[0]
-    return ["# Performance", "",
-            "Written by `scripts/bench.sh`. Ratios within one run count; absolute figures are this "
-            "machine's.", "",
-            f"- machine: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; "
-            f"load average at the start {load:.1f}",
-            f"- date: {datetime.date.today()}",
-            f"- commit: {output_of('git', 'rev-parse', '--short', 'HEAD')}{dirty}",
-            f"- rounds: {rounds}", ""]
+    return (f"*{datetime.date.today()}, commit {output_of('git', 'rev-parse', '--short', 'HEAD')}{dirty}; "
+            f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}; "
+            f"load average at the start {load:.1f}; {rounds} rounds.*")
+
+
+def kept_sections(path):
+    """What an earlier run wrote, by the title of each section."""
+    text = path.read_text() if path.exists() else ""
+    parts = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)[1:]
+    return dict(zip(parts[::2], parts[1::2]))
 
 
 def main():
@@ -51,12 +60,16 @@ def main():
     parser.add_argument("sections", nargs="*", default=[], metavar="section",
                         help=", ".join(SECTIONS))
     bench = parser.parse_args()
-    lines = heading(bench.rounds)
     bench.output.parent.mkdir(parents=True, exist_ok=True)
     for name in bench.sections or SECTIONS:
         print(f"measuring {name}", flush=True)
-        lines += SECTIONS[name].measure(bench)
-        bench.output.write_text("\n".join(lines))
+        now = circumstances(bench.rounds)
+        lines = SECTIONS[name].measure(bench)
+        sections = kept_sections(bench.output)
+        sections[SECTIONS[name].TITLE] = "\n".join(["", now, "", *lines]).rstrip() + "\n\n"
+        titles = [section.TITLE for section in SECTIONS.values()]
+        found = [f"## {title}\n{sections[title]}" for title in titles if title in sections]
+        bench.output.write_text(HEADING + "\n" + "".join(found).rstrip() + "\n")
     print(f"wrote {bench.output}")
 
 

@@ -4,6 +4,8 @@ import statistics
 
 import predictions
 
+TITLE = "Start"
+
 
 def measure(bench):
     service = predictions.prepare(bench)
@@ -12,7 +14,6 @@ def measure(bench):
         with service.serve() as server:
             starts.append(server.wait("/v2/models/lenet5/ready"))
             memory.append(server.memory_mb())
-    return ["## Start", "",
-            "| ready with mlp and lenet5 | idle memory | size of the program |", "|---|---|---|",
+    return ["| ready with mlp and lenet5 | idle memory | size of the program |", "|---|---|---|",
             f"| {statistics.median(starts) * 1e3:.0f} ms | {statistics.median(memory):.0f} MB | "
             f"{bench.forgetd.stat().st_size / 2**20:.0f} MiB |", ""]

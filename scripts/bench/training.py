@@ -7,6 +7,8 @@ import sys
 
 from servers import HERE
 
+TITLE = "Training"
+
 
 def microseconds(*command, threads):
     environment = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
@@ -16,8 +18,7 @@ def microseconds(*command, threads):
 
 
 def measure(bench):
-    rows = ["## Training", "",
-            f"Loss and gradient of one step, batch 256, medians of {bench.rounds} alternating runs.",
+    rows = [f"Loss and gradient of one step, batch 256, medians of {bench.rounds} alternating runs.",
             "", "| model | threads | forgetd | PyTorch | ratio |", "|---|---|---|---|---|"]
     gradient = bench.ceiling.with_name("gradient")
     for name, repeats in (("mlp", 200), ("lenet5", 30)):
