@@ -73,6 +73,7 @@ async fn model(ledger: &Ledger) -> Result<Model, CliError> {
         architecture: Architecture::Preset(PresetSpec {
             preset: Preset::Mlp,
             hidden: Some(vec![64]),
+            width: None,
         }),
         schema: digits::schema(),
         recipe: Recipe { epochs: 30, ..Recipe::default() },

@@ -265,6 +265,10 @@ mod tests {
         refused(layers(serde_json::json!([{"linear": 10}])), "layer 0 (linear)");
         refused(layers(serde_json::json!(["relu"])), "[3, 32, 32]");
         refused(layers(serde_json::json!([])), "no layers");
+        let body = serde_json::json!(["relu", {"group_norm": 2}]);
+        refused(layers(serde_json::json!([{"residual": {"body": body}}])), "layer 0.body.1");
+        let narrow = serde_json::json!({"preset": "resnet18", "width": 8});
+        assert_eq!(refusal(serde_json::json!({"network": narrow})), None);
         refused(serde_json::json!({"policy": {"method": "magic"}}), "iau");
         refused(serde_json::json!({"policy": {"method": "ssd"}}), "iau");
         let policy = serde_json::json!({"method": "iau", "method_parameters": {"steps": 3}});
@@ -286,7 +290,10 @@ mod tests {
         let columns = serde_json::json!({"columns": [{"name": "a", "kind": "categorical"}]});
         let network = serde_json::json!({"input": [7], "layers": [{"linear": 2}]});
         assert_eq!(refusal(serde_json::json!({"schema": columns, "network": network})), None);
-        let lenet = serde_json::json!({"preset": "lenet5"});
-        assert!(refusal(serde_json::json!({"schema": columns, "network": lenet})).is_some());
+        for preset in ["lenet5", "resnet18", "vgg19"] {
+            let network = serde_json::json!({"preset": preset});
+            let reason = refusal(serde_json::json!({"schema": columns, "network": network}));
+            assert!(reason.unwrap().contains("layer 0 (conv2d) takes images"));
+        }
     }
 }

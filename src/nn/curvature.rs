@@ -5,7 +5,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData, activation};
 
 use super::gradient::to_parameters;
-use super::layer::Dual;
 use super::network::{Network, read};
 use super::parameters::Parameters;
 use crate::domain::examples::Examples;
@@ -23,11 +22,8 @@ pub fn gauss_newton_product(
 ) -> Parameters {
     let data = TensorData::new(examples.gather(rows), [rows.len(), examples.width()]);
     let towards = network.with_parameters(direction);
-    let value = Tensor::<2>::from_data(data.clone(), &network.device());
-    let mut x = Dual { value, derivative: None };
-    for (layer, towards) in network.layers.iter().zip(&towards.layers) {
-        x = layer.forward_dual(towards, x);
-    }
+    let inputs = Tensor::<2>::from_data(data.clone(), &network.device());
+    let x = network.forward_dual(&towards, inputs);
     let probabilities = activation::softmax(x.value, 1);
     let derivative = x.derivative.unwrap_or_else(|| probabilities.zeros_like());
     let mean = (probabilities.clone() * derivative.clone()).sum_dim(1);

@@ -73,6 +73,25 @@ pub fn lenet() -> NetworkSpec {
     lenet.resolve(&[3, 32, 32], 10).unwrap()
 }
 
+/// A narrow resnet18 for [`small_images`]; ten classes.
+pub fn resnet() -> NetworkSpec {
+    deep("resnet18")
+}
+
+/// A narrow `resnet18` or `vgg19` for [`small_images`]; ten classes.
+pub fn deep(preset: &str) -> NetworkSpec {
+    let preset = serde_json::json!({"preset": preset, "width": 4});
+    serde_json::from_value::<Architecture>(preset).unwrap().resolve(&[1, 8, 8], 10).unwrap()
+}
+
+/// One number in `[-0.5, 0.5)` for each weight and bias.
+pub fn noise(spec: &NetworkSpec, seed: u64) -> Parameters {
+    let mut rng = ChaCha8Rng::seed_from_u64(2_000 + seed);
+    let mut number = || (rng.next_u32() >> 8) as f32 / (1_u32 << 24) as f32 - 0.5;
+    Parameters::of(spec, |_, shape| (0..shape.iter().product()).map(|_| number()).collect())
+        .unwrap()
+}
+
 /// One hidden layer, ten classes.
 pub fn mlp(examples: &Examples, hidden: usize) -> NetworkSpec {
     let layers = vec![LayerSpec::Linear(hidden), LayerSpec::Relu, LayerSpec::Linear(10)];
@@ -93,6 +112,11 @@ pub fn few_digits(rows: usize, seed: u64) -> Examples {
 /// As [`digits`], of shape `[3, 32, 32]`.
 pub fn images(rows: usize, seed: u64) -> Examples {
     patterns(rows, seed, vec![3, 32, 32])
+}
+
+/// As [`digits`], of shape `[1, 8, 8]`.
+pub fn small_images(rows: usize, seed: u64) -> Examples {
+    patterns(rows, seed, vec![1, 8, 8])
 }
 
 fn patterns(rows: usize, seed: u64, shape: Vec<usize>) -> Examples {

@@ -1,17 +1,26 @@
 //! The layers. Between layers a batch is `[batch, width]`; image layers know their input's shape
 //! and reshape inside, so that `flatten` has nothing left to do.
 
+mod group_norm;
+mod residual;
+
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, activation, module::max_pool2d_with_indices, ops::MaxPoolOptions};
 
 use super::operation::{Geometry, Windows, conv2d, linear, max_pool2d};
 use crate::domain::network::Conv2dSpec;
 
+pub(super) use group_norm::GroupNorm;
+pub(super) use residual::Residual;
+
 #[derive(Module, Debug)]
 pub(super) enum Layer {
     Conv2d(Conv2d),
     Relu(Relu),
+    GroupNorm(GroupNorm),
     MaxPool2d(MaxPool2d),
+    GlobalAvgPool2d(GlobalAvgPool2d),
+    Residual(Residual),
     Flatten(Flatten),
     Linear(Linear),
 }
@@ -41,6 +50,12 @@ pub(super) struct MaxPool2d {
 }
 
 #[derive(Module, Debug)]
+pub(super) struct GlobalAvgPool2d {
+    #[module(skip)]
+    pub channels: usize,
+}
+
+#[derive(Module, Debug)]
 pub(super) struct Flatten;
 
 /// Weight `[out, in]`, as `PyTorch` has it; bias `[out]`.
@@ -53,9 +68,21 @@ pub(super) struct Linear {
 /// A batch together with its derivative along a direction in weight space, both
 /// `[batch, width]`. The derivative is absent where it is zero throughout: before the first
 /// layer that has weights.
+#[derive(Clone)]
 pub(super) struct Dual {
     pub value: Tensor<2>,
     pub derivative: Option<Tensor<2>>,
+}
+
+/// One layer after the other.
+pub(super) fn forward(layers: &[Layer], x: Tensor<2>) -> Tensor<2> {
+    layers.iter().fold(x, |x, layer| layer.forward(x))
+}
+
+/// As [`Layer::forward_dual`], one layer after the other.
+pub(super) fn forward_dual(layers: &[Layer], direction: &[Layer], x: Dual) -> Dual {
+    let layers = layers.iter().zip(direction);
+    layers.fold(x, |x, (layer, towards)| layer.forward_dual(towards, x))
 }
 
 impl Layer {
@@ -65,6 +92,9 @@ impl Layer {
             Self::Conv2d(conv) => conv.apply(x, conv.weight.val(), conv.bias.val()),
             Self::Relu(_) => activation::relu(x),
             Self::MaxPool2d(pool) => max_pool2d(x, Windows::new(pool.window, pool.input)),
+            Self::GroupNorm(norm) => norm.forward(x),
+            Self::GlobalAvgPool2d(pool) => pool.apply(x),
+            Self::Residual(residual) => residual.forward(x),
             Self::Flatten(_) => x,
             Self::Linear(layer) => linear(x, layer.weight.val(), layer.bias.val()),
         }
@@ -94,9 +124,18 @@ impl Layer {
                     derivative: derivative.map(|d| d.mask_fill(closed, 0.0)),
                 }
             }
+            (Self::GroupNorm(norm), Self::GroupNorm(towards)) => {
+                norm.forward_dual(towards, Dual { value, derivative })
+            }
             (Self::MaxPool2d(pool), _) => pool.forward_dual(value, derivative),
+            (Self::GlobalAvgPool2d(pool), _) => {
+                Dual { value: pool.apply(value), derivative: derivative.map(|d| pool.apply(d)) }
+            }
+            (Self::Residual(residual), Self::Residual(towards)) => {
+                residual.forward_dual(towards, Dual { value, derivative })
+            }
             (Self::Flatten(_), _) => Dual { value, derivative },
-            (Self::Conv2d(_) | Self::Linear(_), _) => {
+            (Self::Conv2d(_) | Self::GroupNorm(_) | Self::Residual(_) | Self::Linear(_), _) => {
                 unreachable!("a direction has the layers of the network that it was made from")
             }
         }
@@ -123,6 +162,14 @@ impl MaxPool2d {
         let picked = derivative.reshape([batch, channels, plane]).gather(2, at);
         let derivative = picked.reshape([batch, channels * height * width]);
         Dual { value: to_rows(pooled), derivative: Some(derivative) }
+    }
+}
+
+impl GlobalAvgPool2d {
+    fn apply(&self, x: Tensor<2>) -> Tensor<2> {
+        let [batch, width] = x.dims();
+        let pooled = x.reshape([batch, self.channels, width / self.channels]).mean_dim(2);
+        pooled.reshape([batch, self.channels])
     }
 }
 

@@ -1,9 +1,9 @@
 //! Weights, gradients and everything else that has one number per weight, in host memory.
 
-use crate::domain::network::{LayerSpec, NetworkError, NetworkSpec};
+use crate::domain::network::{NetworkError, NetworkSpec, WeightSpec};
 
-/// Tensors in the order of the layers, weight before bias, under `PyTorch`'s names and in its
-/// layouts: a linear weight is `[out, in]`, a convolution's `[out, in, kernel, kernel]`.
+/// Tensors in the order of [`NetworkSpec::weights`], under `PyTorch`'s names and in its layouts: a
+/// linear weight is `[out, in]`, a convolution's `[out, in, kernel, kernel]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     pub tensors: Vec<Parameter>,
@@ -11,7 +11,7 @@ pub struct Parameters {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
-    /// Index of the layer and role, such as `3.weight`.
+    /// The layer and the role, such as `3.weight`.
     pub name: String,
     pub shape: Vec<usize>,
     /// Row-major, as many as `shape` says.
@@ -27,21 +27,11 @@ impl Parameters {
         spec: &NetworkSpec,
         mut fill: impl FnMut(&str, &[usize]) -> Vec<f32>,
     ) -> Result<Self, NetworkError> {
-        let mut tensors = Vec::new();
-        for (index, (layer, input)) in spec.layers.iter().zip(spec.shapes()?).enumerate() {
-            let weight = match layer {
-                LayerSpec::Conv2d(conv) => vec![conv.out, input[0], conv.kernel, conv.kernel],
-                LayerSpec::Linear(out) => vec![*out, input[0]],
-                LayerSpec::Relu | LayerSpec::MaxPool2d(_) | LayerSpec::Flatten => continue,
-            };
-            let bias = vec![weight[0]];
-            for (role, shape) in [("weight", weight), ("bias", bias)] {
-                let name = format!("{index}.{role}");
-                let values = fill(&name, &shape);
-                tensors.push(Parameter { name, shape, values });
-            }
-        }
-        Ok(Self { tensors })
+        let tensors = spec.weights()?.into_iter().map(|WeightSpec { name, shape }| {
+            let values = fill(&name, &shape);
+            Parameter { name, shape, values }
+        });
+        Ok(Self { tensors: tensors.collect() })
     }
 
     pub fn get(&self, name: &str) -> Option<&Parameter> {

@@ -13,7 +13,6 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, activation};
 
 use super::gradient::{Batch, Gradient, mean_cross_entropy, scalar, to_parameters};
-use super::layer::Dual;
 use super::network::{Network, read};
 
 /// The restricted loss of a batch with its gradient; the batch lies on `network`'s device made
@@ -35,10 +34,7 @@ pub(super) fn restricted_backward(
     let mut mapper = Direction { gradients, alpha, restriction: 0.0 };
     let direction = recording.clone().map(&mut mapper).train();
 
-    let mut x = Dual { value: batch.inputs.clone(), derivative: None };
-    for (layer, towards) in recording.layers.iter().zip(&direction.layers) {
-        x = layer.forward_dual(towards, x);
-    }
+    let x = recording.forward_dual(&direction, batch.inputs.clone());
     let loss = mean_cross_entropy(x.value.clone(), batch.targets.clone());
     let value = scalar(&loss) + mapper.restriction;
     let total = match x.derivative {
@@ -81,7 +77,7 @@ mod tests {
     use super::*;
     use crate::domain::network::{Conv2dSpec, LayerSpec, NetworkSpec};
     use crate::nn::{
-        fixture::{Fixture, devices, images},
+        fixture::{Fixture, devices, images, noise, small_images},
         gradient::mean_cross_entropy_gradient,
     };
 
@@ -137,6 +133,59 @@ mod tests {
             };
             let slope = (at(5e-4) - at(-5e-4)) / 1e-3;
             assert!((slope / square - 1.0).abs() < 0.03, "{slope} {square} on {device:?}");
+        }
+    }
+
+    /// `H u` as the difference of two gradients, u as the module's documentation has it. Without
+    /// ReLU, whose edges make differences of gradients meaningless.
+    #[test]
+    fn agrees_with_differences_of_gradients_through_branches_and_normalisations() {
+        let conv = |out: usize, kernel: usize, stride: usize| {
+            let padding = kernel / 2;
+            serde_json::json!(
+                {"conv2d": {"out": out, "kernel": kernel, "stride": stride, "padding": padding}})
+        };
+        let norm = |groups: usize| serde_json::json!({"group_norm": groups});
+        let spec = serde_json::json!({
+            "input": [1, 8, 8],
+            "layers": [
+                conv(4, 3, 1),
+                norm(2),
+                {"residual": {"body": [conv(4, 3, 1), norm(2), conv(4, 3, 1), norm(1)]}},
+                {"residual": {"body": [conv(6, 3, 2), norm(3)], "shortcut": [conv(6, 1, 2)]}},
+                "global_avg_pool2d",
+                "flatten",
+                {"linear": 10},
+            ],
+        });
+        let spec: NetworkSpec = serde_json::from_value(spec).unwrap();
+        let examples = small_images(8, 3);
+        let rows: Vec<usize> = (0..8).collect();
+        for device in devices() {
+            let mut weights = Network::init(&spec, 1, &device).unwrap().parameters();
+            weights.add_scaled(0.3, &noise(&spec, 1));
+            let network = Network::build(&spec, &weights, &device).unwrap();
+            let batch = Batch::of_labels(&examples, &rows, 10, &device.clone().autodiff());
+            let alpha = 0.5;
+            let mut expected = mean_cross_entropy_gradient(&network, &batch).parameters;
+            let mut direction = expected.clone();
+            for tensor in &mut direction.tensors {
+                let factor = alpha / tensor.norm() as f32;
+                tensor.values.iter_mut().for_each(|value| *value *= factor);
+            }
+            let gradient_at = |step: f32| {
+                let mut moved = weights.clone();
+                moved.add_scaled(step, &direction);
+                mean_cross_entropy_gradient(&network.with_parameters(&moved), &batch).parameters
+            };
+            let plain = expected.norm();
+            expected.add_scaled(0.5e3, &gradient_at(1e-3));
+            expected.add_scaled(-0.5e3, &gradient_at(-1e-3));
+            let size = expected.norm();
+            assert!((size / plain - 1.0).abs() > 0.1, "{size} {plain}: nothing to see");
+            let mut off = restricted_gradient(&network, &batch, f64::from(alpha)).parameters;
+            off.add_scaled(-1.0, &expected);
+            assert!(off.norm() < 5e-3 * size, "{} {size} on {device:?}", off.norm());
         }
     }
 }

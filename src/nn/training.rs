@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::domain::watch::Unwatched;
     use crate::nn::{
-        fixture::{devices, digits, lenet, mlp},
+        fixture::{devices, digits, images, lenet, mlp, resnet, small_images},
         prediction::{accuracy, log_probabilities},
         weights::to_safetensors,
     };
@@ -195,11 +195,22 @@ mod tests {
     }
 
     #[test]
+    fn a_residual_network_learns_too() {
+        let (examples, unseen) = (small_images(200, 1), small_images(100, 2));
+        let recipe = Recipe { epochs: 10, learning_rate: 3e-3, ..recipe() };
+        let network = train(&resnet(), &examples, &recipe, &Device::flex(), &Unwatched).unwrap();
+        let accuracy = accuracy(&log_probabilities(&network, &unseen), &unseen.labels).unwrap();
+        assert!(accuracy > 0.8, "{accuracy}");
+    }
+
+    #[test]
     fn the_same_recipe_gives_the_same_bits_in_any_pool_and_beside_other_trainings() {
-        let examples = digits(96, 1);
-        for (spec, alpha) in [(mlp(&examples, 300), 0.0), (lenet(), 0.0), (lenet(), 0.005)] {
-            let examples =
-                if spec == lenet() { crate::nn::fixture::images(96, 1) } else { examples.clone() };
+        for (spec, examples, alpha) in [
+            (mlp(&digits(96, 1), 300), digits(96, 1), 0.0),
+            (lenet(), images(96, 1), 0.0),
+            (lenet(), images(96, 1), 0.005),
+            (resnet(), small_images(96, 1), 0.005),
+        ] {
             for device in devices() {
                 let recipe =
                     Recipe { epochs: 1, batch_size: 64, gradient_restriction: alpha, ..recipe() };

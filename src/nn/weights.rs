@@ -91,7 +91,7 @@ impl Parameters {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::fixture::{Fixture, devices, lenet};
+    use crate::nn::fixture::{Fixture, devices, lenet, resnet};
 
     fn broken(change: impl FnOnce(&mut Parameters)) -> String {
         let mut parameters =
@@ -114,6 +114,19 @@ mod tests {
             );
             assert_eq!(ours, theirs);
         }
+    }
+
+    #[test]
+    fn weights_of_branches_survive_the_round_trip() {
+        let network = Network::init(&resnet(), 1, &Device::flex()).unwrap();
+        let written = to_safetensors(&network);
+        let read = from_safetensors(&resnet(), &written, &Device::flex()).unwrap();
+        assert_eq!(read.parameters(), network.parameters());
+        let mut parameters = network.parameters();
+        parameters.tensors.retain(|tensor| tensor.name != "7.shortcut.1.bias");
+        let read = Parameters::from_safetensors(&resnet(), &parameters.to_safetensors());
+        let missing = read.unwrap_err().to_string();
+        assert!(missing.contains("7.shortcut.1.bias") && missing.contains("missing"), "{missing}");
     }
 
     #[test]
