@@ -10,7 +10,7 @@ use forgetd::{
     domain::{
         examples::Examples,
         model::Recipe,
-        network::{Conv2dSpec, LayerSpec, NetworkSpec},
+        network::{Conv2dSpec, LayerSpec, NetworkSpec, ResidualSpec},
         sample::{Split, StoredSample},
         watch::Unwatched,
     },
@@ -31,7 +31,8 @@ const FORGOTTEN: usize = 25;
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("say the folder to write to")?);
     let examples = examples()?;
-    for (name, layers) in [("mlp", mlp()), ("convolution", convolution())] {
+    for (name, layers) in [("mlp", mlp()), ("convolution", convolution()), ("residual", residual())]
+    {
         let spec = NetworkSpec { input: examples.shape.clone(), layers };
         for restriction in [0.0, 0.005] {
             let recipe = Recipe {
@@ -133,14 +134,39 @@ fn mlp() -> Vec<LayerSpec> {
 }
 
 fn convolution() -> Vec<LayerSpec> {
-    let conv = |out| LayerSpec::Conv2d(Conv2dSpec { out, kernel: 3, stride: 1, padding: 1 });
     vec![
-        conv(6),
+        conv(6, 3, 1),
         LayerSpec::Relu,
         LayerSpec::MaxPool2d(2),
-        conv(12),
+        conv(12, 3, 1),
         LayerSpec::Relu,
         LayerSpec::Flatten,
         LayerSpec::Linear(10),
     ]
+}
+
+fn residual() -> Vec<LayerSpec> {
+    let (norm, relu) = (LayerSpec::GroupNorm(4), LayerSpec::Relu);
+    let block = |out, stride, shortcut| {
+        let first = [conv(out, 3, stride), norm.clone(), relu.clone()];
+        let body = [&first[..], &[conv(out, 3, 1), norm.clone()]].concat();
+        LayerSpec::Residual(ResidualSpec { body, shortcut })
+    };
+    vec![
+        conv(8, 3, 1),
+        norm.clone(),
+        relu.clone(),
+        block(8, 1, vec![]),
+        relu.clone(),
+        block(16, 2, vec![conv(16, 1, 2), norm.clone()]),
+        relu.clone(),
+        LayerSpec::GlobalAvgPool2d,
+        LayerSpec::Flatten,
+        LayerSpec::Linear(10),
+    ]
+}
+
+/// Padded so that the image keeps its size at a stride of 1.
+fn conv(out: usize, kernel: usize, stride: usize) -> LayerSpec {
+    LayerSpec::Conv2d(Conv2dSpec { out, kernel, stride, padding: kernel / 2 })
 }

@@ -24,17 +24,34 @@ TOLERANCE_STEP = 1e-6
 STRAYS_MAX = 1e-3
 
 
-def build(spec: dict) -> nn.Sequential:
-    shape, layers = list(spec["input"]), []
-    for layer in spec["layers"]:
-        kind, value = next(iter(layer.items())) if isinstance(layer, dict) else (layer, None)
+class Residual(nn.Module):
+    def __init__(self, shape: list, body: list, shortcut: list) -> None:
+        super().__init__()
+        self.body = sequence(shape, body)
+        self.shortcut = sequence(shape, shortcut)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x) + self.shortcut(x)
+
+
+def sequence(shape: list, specs: list) -> nn.Sequential:
+    """The layers for inputs of `shape`, without the batch."""
+    layers = []
+    for spec in specs:
+        kind, value = next(iter(spec.items())) if isinstance(spec, dict) else (spec, None)
         if kind == "conv2d":
             stride, padding = value.get("stride", 1), value.get("padding", 0)
             layers.append(nn.Conv2d(shape[0], value["out"], value["kernel"], stride, padding))
         elif kind == "linear":
             layers.append(nn.Linear(shape[0], value))
+        elif kind == "group_norm":
+            layers.append(nn.GroupNorm(value, shape[0]))
         elif kind == "max_pool2d":
             layers.append(nn.MaxPool2d(value))
+        elif kind == "global_avg_pool2d":
+            layers.append(nn.AdaptiveAvgPool2d(1))
+        elif kind == "residual":
+            layers.append(Residual(shape, value["body"], value.get("shortcut", [])))
         elif kind == "relu":
             layers.append(nn.ReLU())
         elif kind == "flatten":
@@ -88,7 +105,7 @@ def check(folder: Path) -> bool:
     data, first, trained, updated = (
         load_file(folder / f"{name}.safetensors") for name in ("data", "first", "trained", "updated")
     )
-    model = build(spec)
+    model = sequence(spec["input"], spec["layers"])
     model.load_state_dict(first)
     before = mean_loss(model, data)
     train(model, data, recipe)
