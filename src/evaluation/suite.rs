@@ -13,9 +13,10 @@ use crate::{
 };
 
 /// The suites that come with the program.
-const BUNDLED: [(&str, &str); 2] = [
+const BUNDLED: [(&str, &str); 3] = [
     ("quick", include_str!("../../evaluation/suites/quick.toml")),
     ("paper", include_str!("../../evaluation/suites/paper.toml")),
+    ("deep", include_str!("../../evaluation/suites/deep.toml")),
 ];
 
 /// The name of the method that leaves the network as it is.

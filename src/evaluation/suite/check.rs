@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn bundled_suites_are_sound() {
         toml::from_str::<Suite>(SOUND).unwrap().check().unwrap();
-        for name in ["quick", "paper"] {
+        for name in ["quick", "paper", "deep"] {
             assert_eq!(Suite::load(name).unwrap().name, name);
         }
         let error = Suite::load("slow").unwrap_err().to_string();
