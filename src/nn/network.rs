@@ -285,7 +285,7 @@ mod tests {
             let pull = Tensor::<2>::from_data(TensorData::new(pull.clone(), [6, 10]), &device);
             let gradients = (logits * pull).sum().backward();
             let gradients = GradientsParams::from_grads(gradients, &recording);
-            let backward = to_parameters(&recording, &gradients).dot(&direction);
+            let backward = to_parameters(&recording, gradients).dot(&direction);
             assert!((forward / backward - 1.0).abs() < 1e-3, "{forward} {backward}");
         }
     }
