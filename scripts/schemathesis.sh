@@ -21,11 +21,14 @@ fi
 folder=$(mktemp -d)
 key=$("$forgetd" keys add --name schemathesis --scope admin --data-dir "$folder/data" 2>/dev/null |
     tail -1)
-# So that the façade of OpenDSR answers.
+# So that the façades of OpenDSR and of the Data Rights Protocol answer.
 FORGETD_OPENDSR__URL=https://forgetd.test
 FORGETD_OPENDSR__CERTIFICATE=$PWD/tests/fixtures/opendsr/processor.crt
 FORGETD_OPENDSR__KEY=$PWD/tests/fixtures/opendsr/processor.key
+FORGETD_DRP__BUSINESS_ID=FORGETD
+FORGETD_DRP__AGENTS='[{id="AGENT",verify_key="PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="}]'
 export FORGETD_OPENDSR__URL FORGETD_OPENDSR__CERTIFICATE FORGETD_OPENDSR__KEY
+export FORGETD_DRP__BUSINESS_ID FORGETD_DRP__AGENTS
 "$forgetd" demo --listen 127.0.0.1:0 --data-dir "$folder/data" \
     >"$folder/out" 2>"$folder/log" &
 service=$!

@@ -208,6 +208,7 @@ async fn router(url: &str) -> Router {
         is_tls: false,
         limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
         opendsr: None,
+        drp: None,
         metrics: None,
         draining: Draining::default(),
     }))

@@ -1,6 +1,8 @@
 //! The configuration: one TOML file, then `FORGETD_*` environment variables, then flags; the
 //! later wins. Unknown keys are errors, and secrets are never printed.
 
+mod intake;
+
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -13,7 +15,8 @@ use figment::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::{domain::model::ModelName, nn::device::DeviceKind, outbound::Network};
+pub use self::intake::{AgentConfig, DrpConfig, OpenDsrConfig, SubjectConfig};
+use crate::{nn::device::DeviceKind, outbound::Network};
 
 /// `FORGETD_HTTP__LISTEN` sets `http.listen`.
 const ENVIRONMENT_PREFIX: &str = "FORGETD_";
@@ -29,6 +32,8 @@ pub struct Config {
     pub webhooks: WebhooksConfig,
     /// OpenDSR is not offered without it.
     pub opendsr: Option<OpenDsrConfig>,
+    /// The Data Rights Protocol is not offered without it.
+    pub drp: Option<DrpConfig>,
     pub telemetry: TelemetryConfig,
 }
 
@@ -157,39 +162,6 @@ pub struct WebhooksConfig {
     pub timeout_s: u64,
     /// How long messages are kept that were delivered or given up.
     pub retention_days: u64,
-}
-
-/// Requests of data controllers by OpenDSR 2.0.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OpenDsrConfig {
-    /// Scheme and domain under which controllers reach the service; the certificate is for that
-    /// domain.
-    pub url: String,
-    /// PEM: the certificate that answers are signed with, then those that lead to its issuer.
-    pub certificate: PathBuf,
-    /// PEM: the certificate's RSA key, PKCS#8 or PKCS#1.
-    pub key: PathBuf,
-    /// Which identities are subjects' ids; a `controller_customer_id` is one of every model when
-    /// absent.
-    #[serde(default = "customer_id")]
-    pub subjects: Vec<SubjectConfig>,
-    /// Which identities are aliases of subjects, declared as their samples came in: `email` and the
-    /// advertising ids.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SubjectConfig {
-    pub identity_type: String,
-    /// Every model when absent.
-    pub model: Option<ModelName>,
-}
-
-fn customer_id() -> Vec<SubjectConfig> {
-    vec![SubjectConfig { identity_type: "controller_customer_id".into(), model: None }]
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -421,6 +393,8 @@ mod tests {
             "allowed_networks",
             "allowed_hosts",
             "identity_type",
+            "business_id",
+            "verify_key",
         ] {
             assert!(text.contains(key), "{key} is not shown");
         }

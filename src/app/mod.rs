@@ -1,8 +1,10 @@
 //! The composition root: from a configuration to a running service, and its orderly end.
 
 pub mod config;
+mod drp;
 mod key_file;
 mod ledger;
+mod naming;
 mod opendsr;
 mod roles;
 pub mod telemetry;
@@ -34,8 +36,10 @@ use crate::{
 };
 
 use config::Config;
+pub use drp::DrpError;
 pub use key_file::KeyError;
 pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
+pub use naming::NamingConfigError;
 pub use opendsr::OpenDsrError;
 pub use roles::worker;
 use tls::{Certificate, TlsError, TlsListener};
@@ -78,6 +82,8 @@ pub enum AppError {
     Outbound(#[from] OutboundError),
     #[error("OpenDSR cannot be offered")]
     OpenDsr(#[from] OpenDsrError),
+    #[error("the Data Rights Protocol cannot be offered")]
+    Drp(#[from] DrpError),
 }
 
 /// A running service.
@@ -116,6 +122,7 @@ impl App {
         let notary = Arc::new(notary);
         let witnesses = ledger::witnesses(&config.audit)?;
         let opendsr = config.opendsr.as_ref().map(opendsr::facade).transpose()?;
+        let drp = config.drp.as_ref().map(drp::facade).transpose()?;
         let listen = config.http.listen;
         let failed = |source| AppError::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
@@ -175,6 +182,7 @@ impl App {
             is_tls: config.http.tls.is_some(),
             limits: limits(config),
             opendsr,
+            drp,
             metrics: Some(metrics),
             draining: draining.clone(),
         });

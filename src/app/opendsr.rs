@@ -9,23 +9,24 @@ use std::{
 use axum::http::Uri;
 
 use crate::{
-    http::{OpenDsr, SubjectIdentity},
+    http::OpenDsr,
     intake::{
-        identity::alias_of,
+        identity::opendsr_alias,
         processor::{Processor, ProcessorError},
     },
 };
 
-use super::config::{OpenDsrConfig, SubjectConfig};
+use super::{
+    config::OpenDsrConfig,
+    naming::{NamingConfigError, naming},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDsrError {
     #[error("`opendsr.url` is {0:?}, but must be a scheme and a domain, https://example.org")]
     Url(String),
-    #[error("`opendsr.subjects` and `opendsr.aliases` name no identity")]
-    NoIdentity,
-    #[error("`opendsr.aliases` holds {0:?}, which is no identity that can be an alias")]
-    Alias(String),
+    #[error("`opendsr.subjects` and `opendsr.aliases` cannot be used")]
+    Naming(#[from] NamingConfigError),
     #[error("the PEM file {path} cannot be read")]
     File { path: PathBuf, source: io::Error },
     #[error("`opendsr.certificate` and `opendsr.key` cannot sign for `opendsr.url`")]
@@ -42,25 +43,9 @@ pub(super) fn facade(config: &OpenDsrConfig) -> Result<Arc<OpenDsr>, OpenDsrErro
     else {
         return Err(invalid());
     };
-    if config.subjects.is_empty() && config.aliases.is_empty() {
-        return Err(OpenDsrError::NoIdentity);
-    }
-    let alias = |identity_type: &String| {
-        let kind = alias_of(identity_type);
-        let kind = kind.ok_or_else(|| OpenDsrError::Alias(identity_type.clone()))?;
-        Ok((identity_type.clone(), kind))
-    };
+    let naming = naming(&config.subjects, &config.aliases, opendsr_alias)?;
     let processor = Processor::new(domain, &read(&config.certificate)?, &read(&config.key)?)?;
-    let subject = |SubjectConfig { identity_type, model }: &SubjectConfig| SubjectIdentity {
-        identity_type: identity_type.clone(),
-        model: model.clone(),
-    };
-    Ok(Arc::new(OpenDsr {
-        processor,
-        url: config.url.trim_end_matches('/').to_owned(),
-        subjects: config.subjects.iter().map(subject).collect(),
-        aliases: config.aliases.iter().map(alias).collect::<Result<_, OpenDsrError>>()?,
-    }))
+    Ok(Arc::new(OpenDsr { processor, url: config.url.trim_end_matches('/').to_owned(), naming }))
 }
 
 fn read(path: &Path) -> Result<String, OpenDsrError> {
@@ -91,8 +76,8 @@ mod tests {
         }
         assert!(matches!(with("https://example.org"), Err(OpenDsrError::Processor(_))));
         let without = configured("https://forgetd.test", &[]);
-        assert!(matches!(without, Err(OpenDsrError::NoIdentity)));
+        assert!(matches!(without, Err(OpenDsrError::Naming(NamingConfigError::Nobody))));
         let unknown = configured("https://forgetd.test", &["ios_vendor_id"]);
-        assert!(matches!(unknown, Err(OpenDsrError::Alias(_))));
+        assert!(matches!(unknown, Err(OpenDsrError::Naming(NamingConfigError::Alias(_)))));
     }
 }

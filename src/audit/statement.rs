@@ -341,6 +341,7 @@ impl<'a> Story<'a> {
                 | AuditKind::ApiKeyCreated
                 | AuditKind::ApiKeyRotated
                 | AuditKind::ApiKeyRevoked
+                | AuditKind::AgentTokenIssued
                 | AuditKind::LogKeyAdopted
                 | AuditKind::WebhookCreated
                 | AuditKind::WebhookChanged

@@ -69,6 +69,9 @@ pub enum AuditKind {
     ApiKeyRotated,
     #[serde(rename = "api_key.revoked")]
     ApiKeyRevoked,
+    /// An Authorized Agent has its first token, or another one instead.
+    #[serde(rename = "agent_token.issued")]
+    AgentTokenIssued,
     /// The key that signs the log's checkpoints from here on.
     #[serde(rename = "log_key.adopted")]
     LogKeyAdopted,

@@ -115,6 +115,16 @@ pub enum ExtensionReason {
     ReasonablyNecessary,
 }
 
+impl ExtensionReason {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complexity => "complexity",
+            Self::NumberOfRequests => "number_of_requests",
+            Self::ReasonablyNecessary => "reasonably_necessary",
+        }
+    }
+}
+
 /// By when a request is to be done instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewDeadline {
@@ -210,6 +220,8 @@ pub struct DeletionRequest {
     pub due_by: Timestamp,
     /// By when it was due before the deadline was extended.
     pub first_due_by: Option<Timestamp>,
+    /// Why it was extended last.
+    pub extension_reason: Option<ExtensionReason>,
     pub completed_at: Option<Timestamp>,
     pub settled_at: Option<Timestamp>,
 }

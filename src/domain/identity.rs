@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretBox};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
-use uuid::Uuid;
+use uuid::{Builder, Uuid};
 
 use super::alias::AliasKind;
 
@@ -112,6 +112,15 @@ impl ServiceKey {
         Digest(self.pseudonym(&[b"body\0", body]).0)
     }
 
+    /// Id of what an agent of the Data Rights Protocol asks for: the same for the same request, and
+    /// to be guessed by nobody. A `UUIDv8`, and so never one that a controller of OpenDSR chose.
+    pub fn agent_request(&self, agent_id: &str, request: &[u8]) -> Uuid {
+        let bytes = self.pseudonym(&[b"agent\0", agent_id.as_bytes(), b"\0", request]).0;
+        let mut id = [0; 16];
+        id.copy_from_slice(&bytes[..16]);
+        Builder::from_custom_bytes(id).into_uuid()
+    }
+
     /// Whence a model's secret noise of one training comes; see `unlearning/certified.rs`.
     pub fn noise_seed(&self, model_id: Uuid, training: Uuid) -> [u8; 32] {
         self.pseudonym(&[b"noise\0", model_id.as_bytes(), training.as_bytes()]).0
@@ -147,6 +156,16 @@ mod tests {
             assert!(all[i + 1..].iter().all(|other| other != one));
         }
         assert_eq!(key.subject("x"), key.subject("x"));
+        let requests = [
+            key.agent_request("A", b"x"),
+            key.agent_request("B", b"x"),
+            key.agent_request("A", b"y"),
+            ServiceKey::new([8; 32]).agent_request("A", b"x"),
+        ];
+        for (i, one) in requests.iter().enumerate() {
+            assert_eq!(one.get_version_num(), 8);
+            assert!(requests[i + 1..].iter().all(|other| other != one));
+        }
         assert_eq!(key.subject("x").to_string().parse::<Pseudonym>().unwrap(), key.subject("x"));
     }
 }

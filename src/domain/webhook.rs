@@ -99,6 +99,7 @@ impl EventType {
             | AuditKind::ApiKeyCreated
             | AuditKind::ApiKeyRotated
             | AuditKind::ApiKeyRevoked
+            | AuditKind::AgentTokenIssued
             | AuditKind::LogKeyAdopted
             | AuditKind::WebhookCreated
             | AuditKind::WebhookChanged

@@ -153,7 +153,8 @@ async fn known(
     Ok(key)
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The secret in the header `Authorization`.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, secret) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     let secret = secret.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !secret.is_empty()).then_some(secret)

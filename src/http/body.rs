@@ -36,6 +36,20 @@ impl<T: DeserializeOwned> FromRequest<Arc<State>> for Json<T> {
     }
 }
 
+/// A body of plain text; its content type may be left out.
+pub struct Text(pub Bytes);
+
+impl FromRequest<Arc<State>> for Text {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &Arc<State>) -> Result<Self, Problem> {
+        if media_type(request.headers()).is_some_and(|it| it != "text/plain") {
+            return Err(Problem::UnsupportedMediaType { expected: "text/plain" });
+        }
+        buffered(request, state, state.limits.body_bytes).await.map(Self)
+    }
+}
+
 /// A JSON body that may be left out.
 pub struct OptionalJson<T>(pub T);
 

@@ -11,6 +11,7 @@ use utoipa::{
 };
 
 use crate::http::{
+    drp::DrpError,
     inference::ErrorBody,
     opendsr::OpenDsrError,
     problem::{MEDIA_TYPE, ProblemDetails},
@@ -23,10 +24,11 @@ use crate::http::{
         description = "A deletion-request service for machine-learned models: it answers \
                        predictions, forgets the samples of persons on request, and shows what it \
                        did. Errors are RFC 9457 problem details, under /v2 the form of the Open \
-                       Inference Protocol, under /opendsr OpenDSR's.",
+                       Inference Protocol, under /opendsr OpenDSR's, under /drp that of the Data \
+                       Rights Protocol.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0")
     ),
-    components(schemas(ProblemDetails, ErrorBody, OpenDsrError)),
+    components(schemas(ProblemDetails, ErrorBody, OpenDsrError, DrpError)),
     modifiers(&Security),
     tags(
         (name = "models", description = "Models, their samples and their versions"),
@@ -36,26 +38,29 @@ use crate::http::{
         (name = "webhooks", description = "Who is told of what happens, by Standard Webhooks"),
         (name = "inference", description = "Open Inference Protocol v2"),
         (name = "opendsr", description = "OpenDSR 2.0, for data controllers; every answer is signed"),
+        (name = "drp", description = "Data Rights Protocol 0.9.4, for Authorized Agents"),
         (name = "operations", description = "For those who run the service"),
     )
 )]
 pub struct Document;
 
-/// Name of the scheme in the operations' `security`.
+/// Names of the schemes in the operations' `security`.
 const BEARER: &str = "bearer";
+const AGENT: &str = "agent";
 
 struct Security;
 
 impl Modify for Security {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new()
-            .scheme(HttpAuthScheme::Bearer)
-            .description(Some(
-                "An API key. Its scopes are predict, delete, audit and admin (everything).",
-            ))
-            .build();
         let components = openapi.components.get_or_insert_default();
-        components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+        for (name, description) in [
+            (BEARER, "An API key. Its scopes are predict, delete, audit and admin (everything)."),
+            (AGENT, "The token that `POST /drp/v1/agent/{agent_id}` gave the agent."),
+        ] {
+            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer);
+            let scheme = scheme.description(Some(description)).build();
+            components.add_security_scheme(name, SecurityScheme::Http(scheme));
+        }
     }
 }
 
@@ -81,6 +86,15 @@ pub struct GuardedOpenDsr;
 
 /// Errors of every operation of OpenDSR that asks for none.
 pub struct PublicOpenDsr;
+
+/// An error that an operation of the Data Rights Protocol may answer.
+pub struct DrpFails<const STATUS: u16>;
+
+/// Errors of every operation of the Data Rights Protocol that asks for a token.
+pub struct GuardedDrp;
+
+/// Errors of the Data Rights Protocol where a signed message comes in.
+pub struct WithMessage;
 
 /// Errors of every operation of /v2 that asks for a key.
 pub struct GuardedInference;
@@ -129,6 +143,24 @@ impl IntoResponses for PublicOpenDsr {
     }
 }
 
+impl<const STATUS: u16> IntoResponses for DrpFails<STATUS> {
+    fn responses() -> Responses {
+        drp(&[STATUS])
+    }
+}
+
+impl IntoResponses for GuardedDrp {
+    fn responses() -> Responses {
+        drp(&[401, 403, 500, 503])
+    }
+}
+
+impl IntoResponses for WithMessage {
+    fn responses() -> Responses {
+        drp(&[400, 408, 413, 415])
+    }
+}
+
 impl IntoResponses for GuardedInference {
     fn responses() -> Responses {
         errors(&[401, 403, 500, 503])
@@ -153,6 +185,10 @@ fn problems(statuses: &[u16]) -> Responses {
 
 fn opendsr(statuses: &[u16]) -> Responses {
     responses(statuses, "application/json", &OpenDsrError::name())
+}
+
+fn drp(statuses: &[u16]) -> Responses {
+    responses(statuses, "application/json", &DrpError::name())
 }
 
 fn errors(statuses: &[u16]) -> Responses {
@@ -184,8 +220,8 @@ fn responses(statuses: &[u16], media_type: &str, schema: &str) -> Responses {
 fn meaning(status: u16) -> &'static str {
     match status {
         400 => "The request cannot be understood",
-        401 => "There is no valid API key",
-        403 => "The API key does not cover this",
+        401 => "There is no valid API key or token",
+        403 => "The API key or token does not cover this",
         404 => "What the path or the body names does not exist",
         408 => "The body did not come in time",
         409 => "It conflicts with the present state",

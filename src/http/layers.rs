@@ -11,7 +11,7 @@ use axum::{
 };
 use tracing::{Instrument as _, field};
 
-use crate::http::{inference, opendsr, problem::Problem, state::State};
+use crate::http::{drp, inference, opendsr, problem::Problem, state::State};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -41,6 +41,7 @@ pub async fn observe(
         .unwrap_or_else(|| state.ids.next(state.clock.now()).to_string());
     let is_inference = request.uri().path().starts_with("/v2");
     let is_opendsr = request.uri().path().starts_with(opendsr::PATH);
+    let is_drp = request.uri().path().starts_with(drp::PATH);
     let span = tracing::info_span!(
         "request",
         method,
@@ -61,6 +62,8 @@ pub async fn observe(
             response = inference::error_form(problem, response.headers());
         } else if is_opendsr {
             response = opendsr::error_form(problem, response.headers());
+        } else if is_drp {
+            response = drp::error_form(problem, response.headers());
         }
     }
     if is_opendsr && let Some(opendsr) = &state.opendsr {

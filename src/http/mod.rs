@@ -9,8 +9,10 @@ mod body;
 mod certificates;
 mod deletion_requests;
 mod documentation;
+mod drp;
 mod extensions;
 pub mod inference;
+mod intake;
 mod layers;
 mod lineage;
 mod models;
@@ -33,7 +35,7 @@ mod webhooks;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware};
+use axum::{Router, middleware, routing::post};
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer};
 use utoipa::OpenApi as _;
 use utoipa_axum::{
@@ -44,7 +46,8 @@ use utoipa_axum::{
 use self::problem::{Problem, Resource};
 pub use self::{
     auth::{Access, KeyCache},
-    opendsr::{OpenDsr, SubjectIdentity},
+    drp::Drp,
+    opendsr::OpenDsr,
     rate::Rates,
     state::{Draining, Limits, State},
 };
@@ -115,6 +118,11 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(opendsr::certificate))
         .routes(routes!(opendsr::create))
         .routes(routes!(opendsr::read, opendsr::cancel))
+        .routes(routes!(drp::set_up, drp::check))
+        .routes(routes!(drp::exercise))
+        // As agents of versions before 0.9.3 write it.
+        .route("/drp/v1/data-rights-request/", post(drp::exercise))
+        .routes(routes!(drp::read, drp::revoke))
         .routes(routes!(operations::openapi_yaml))
         .routes(routes!(operations::metrics))
 }

@@ -15,6 +15,7 @@ use crate::{
     domain::{
         access::Scope, chain::Chain, deletion::DeletionState, job::JobState, timestamp::Timestamp,
     },
+    intake::drp::MessageError,
     notary::NotaryError,
     serving::{executor::ServingError, registry::Unserved},
     store::{Conflict, Excess, StoreError},
@@ -79,6 +80,7 @@ pub enum Resource {
     Webhook,
     WebhookMessage,
     SubjectRequest,
+    RightsRequest,
 }
 
 #[derive(Clone, Debug)]
@@ -175,6 +177,22 @@ pub enum Problem {
     /// Of OpenDSR; repeats nothing that the request says.
     InvalidSubjectRequest(String),
     OpenDsrOff,
+    DrpOff,
+    /// No agent's token came along.
+    NoAgentToken,
+    /// The token is no agent's, or not any more.
+    UnknownAgentToken,
+    /// The set-up of an agent; why is in the log.
+    AgentRefused,
+    /// The token is another agent's.
+    NotTheAgent,
+    /// Of an agent: what is signed is not what it should be.
+    InvalidMessage(MessageError),
+    /// Of an agent; repeats nothing that the request says.
+    InvalidRightsRequest(String),
+    RightsRequestReused,
+    /// Says why.
+    NotRevocable(&'static str),
     NotServed,
     NotReady(&'static str),
     Fenced,
@@ -198,10 +216,23 @@ impl Problem {
             | Self::BodyIncomplete
             | Self::InvalidJson { .. }
             | Self::InvalidInference(_)
-            | Self::InvalidSubjectRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) | Self::OpenDsrOff | Self::NotServed => StatusCode::NOT_FOUND,
+            | Self::InvalidSubjectRequest(_)
+            | Self::InvalidRightsRequest(_)
+            | Self::InvalidMessage(
+                MessageError::Encoding | MessageError::NoObject | MessageError::Malformed(_),
+            ) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated | Self::NoAgentToken | Self::UnknownAgentToken => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::Forbidden(_)
+            | Self::AgentRefused
+            | Self::NotTheAgent
+            | Self::InvalidMessage(MessageError::Forged | MessageError::Untrue(_)) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::NotFound(_) | Self::OpenDsrOff | Self::DrpOff | Self::NotServed => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::ModelExists
@@ -215,7 +246,9 @@ impl Problem {
             | Self::ExtensionsExhausted { .. }
             | Self::TooManyWebhooks { .. }
             | Self::TrainingRunActive { .. }
-            | Self::TrainingRunEnded { .. } => StatusCode::CONFLICT,
+            | Self::TrainingRunEnded { .. }
+            | Self::RightsRequestReused
+            | Self::NotRevocable(_) => StatusCode::CONFLICT,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType { .. } => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::InvalidBody { .. }
@@ -278,6 +311,15 @@ impl Problem {
             | Self::InvalidInference(_)
             | Self::InvalidSubjectRequest(_)
             | Self::OpenDsrOff
+            | Self::DrpOff
+            | Self::NoAgentToken
+            | Self::UnknownAgentToken
+            | Self::AgentRefused
+            | Self::NotTheAgent
+            | Self::InvalidMessage(_)
+            | Self::InvalidRightsRequest(_)
+            | Self::RightsRequestReused
+            | Self::NotRevocable(_)
             | Self::NotServed
             | Self::NotReady(_)
             | Self::Fenced
@@ -338,7 +380,7 @@ impl IntoResponse for Problem {
         if let Some(seconds) = details.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if matches!(self, Self::Unauthenticated) {
+        if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // For the layers: what is logged and counted, and the other form that /v2 wants.
@@ -377,6 +419,12 @@ impl From<NotaryError> for Problem {
             | NotaryError::Entry(_)
             | NotaryError::Certificate(_) => Self::internal(&error),
         }
+    }
+}
+
+impl From<MessageError> for Problem {
+    fn from(error: MessageError) -> Self {
+        Self::InvalidMessage(error)
     }
 }
 

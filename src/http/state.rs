@@ -18,6 +18,7 @@ use crate::{
     },
     http::{
         auth::Access,
+        drp::Drp,
         opendsr::OpenDsr,
         problem::{Problem, Resource},
         rate::Rates,
@@ -45,6 +46,8 @@ pub struct State {
     pub limits: Limits,
     /// Absent where it is not configured.
     pub opendsr: Option<Arc<OpenDsr>>,
+    /// Absent where it is not configured.
+    pub drp: Option<Arc<Drp>>,
     /// Renders `/metrics`; absent where no recorder is installed.
     pub metrics: Option<PrometheusHandle>,
     pub draining: Draining,

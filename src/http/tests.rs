@@ -93,6 +93,7 @@ async fn service(access: Access) -> Service {
             ..Limits::default()
         },
         opendsr: None,
+        drp: None,
         metrics: None,
         draining: Draining::default(),
     };

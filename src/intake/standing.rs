@@ -9,7 +9,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::domain::deletion::{DeletionState, Guarantee, Rejection, TargetOutcome};
+use crate::{
+    domain::deletion::{DeletionState, Guarantee, Rejection, TargetOutcome},
+    intake::drp::{DrpReason, DrpStatus},
+};
 
 /// Where one deletion request stands, as far as others are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,23 +43,6 @@ pub enum DropStatus {
     Exempted,
     Deleted,
     NotFound,
-}
-
-/// A status of the Data Rights Protocol with its reason. A request that reached us is never `open`
-/// any more, and none of ours expires.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrpStatus {
-    InProgress,
-    Fulfilled,
-    Revoked,
-    Denied(DrpReason),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DrpReason {
-    NoMatch,
-    ClaimNotCovered,
-    Other,
 }
 
 /// One row of the table.
@@ -155,6 +141,11 @@ impl fmt::Display for Standing {
 }
 
 impl OpenDsrStatus {
+    /// Whether nothing more will happen.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Cancelled)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -216,19 +207,6 @@ impl fmt::Display for DropStatus {
     }
 }
 
-impl fmt::Display for DrpStatus {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::InProgress => "in_progress",
-            Self::Fulfilled => "fulfilled",
-            Self::Revoked => "revoked",
-            Self::Denied(DrpReason::NoMatch) => "denied no_match",
-            Self::Denied(DrpReason::ClaimNotCovered) => "denied claim_not_covered",
-            Self::Denied(DrpReason::Other) => "denied other",
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,6 +254,14 @@ mod tests {
         for standing in Standing::ALL {
             let pending = standing.translation().opendsr == OpenDsrStatus::Pending;
             assert_eq!(pending, cancellable(standing), "{standing}");
+        }
+    }
+
+    #[test]
+    fn a_request_ends_in_every_protocol_at_the_same_time() {
+        for standing in Standing::ALL {
+            let Translation { opendsr, drp, .. } = standing.translation();
+            assert_eq!(opendsr.is_final(), drp != DrpStatus::InProgress, "{standing}");
         }
     }
 

@@ -154,11 +154,12 @@ impl Store {
             }
             tx.query(
                 "UPDATE deletion_requests SET due_by = $1, first_due_by = $2,
-                     extensions = extensions + 1, warned_at = NULL
-                 WHERE id = $3",
+                     extensions = extensions + 1, extension_reason = $3, warned_at = NULL
+                 WHERE id = $4",
             )
             .time(new.due_by)
             .time(first_due_by)
+            .bind(new.reason.as_str())
             .bind(id)
             .execute_one()
             .await?;

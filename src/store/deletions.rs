@@ -286,6 +286,7 @@ fn read_request(row: &Row) -> Result<DeletionRequest, StoreError> {
         received_at: row.time("received_at")?,
         due_by: row.time("due_by")?,
         first_due_by: row.time_or_none("first_due_by")?,
+        extension_reason: row.word_or_none("extension_reason")?,
         completed_at: row.time_or_none("completed_at")?,
         settled_at: row.time_or_none("settled_at")?,
     })

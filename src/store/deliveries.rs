@@ -36,8 +36,10 @@ pub struct ClaimedMessages {
 pub enum Signing {
     /// The webhook's secret, and the one before as long as it signs too.
     Webhook(Vec<WebhookSecret>),
-    /// OpenDSR's processor: a callback of an intake.
+    /// OpenDSR's processor: a callback of a controller.
     OpenDsr,
+    /// Nobody: a callback of an agent, of which the Data Rights Protocol asks for no signature.
+    Nobody,
 }
 
 /// What came of an attempt.
@@ -205,9 +207,14 @@ async fn find_receiver(
         let secrets = std::iter::once(read_secret(keyring, &row, "secret")?).chain(previous);
         return Ok(Some((row.get("url")?, Signing::Webhook(secrets.collect()))));
     }
-    let sql = "SELECT url FROM intake_callbacks WHERE id = $1";
-    let row = tx.query(sql).bind(id).fetch_optional().await?;
-    row.map(|row| Ok((row.get("url")?, Signing::OpenDsr))).transpose()
+    let sql = "SELECT c.url, i.agent_id
+         FROM intake_callbacks c JOIN intakes i ON i.id = c.intake_id WHERE c.id = $1";
+    let Some(row) = tx.query(sql).bind(id).fetch_optional().await? else { return Ok(None) };
+    let signing = match row.get::<Option<String>>("agent_id")? {
+        Some(_) => Signing::Nobody,
+        None => Signing::OpenDsr,
+    };
+    Ok(Some((row.get("url")?, signing)))
 }
 
 /// The rows' ids are found first, and once: `SKIP LOCKED` under a join may be asked again.

@@ -9,11 +9,14 @@ use crate::{
         model::ModelName,
         timestamp::Timestamp,
     },
-    intake::standing::{OpenDsrStatus, Standing},
+    intake::{
+        drp::{DrpStatus, ExerciseStatus},
+        standing::{OpenDsrStatus, Standing},
+    },
     store::{
         Acceptance, NewDeletion, Store, StoreError,
         acceptance::{enter, has_room},
-        callbacks::{insert_callbacks, tell},
+        callbacks::begin_telling,
         deletions::{DeletionDetails, is_needed_by_another, read_details, withdraw},
         row::Row,
         transaction::{Tx, reading, writing},
@@ -26,14 +29,29 @@ pub struct NewIntake {
     pub id: Uuid,
     /// HMAC of the request's body.
     pub body: Digest,
-    /// Absent where the service runs without keys.
-    pub api_key_id: Option<Uuid>,
+    pub origin: Origin,
     pub received_at: Timestamp,
     pub due_by: Timestamp,
     /// One for each model at most.
     pub deletions: Vec<NewDeletion>,
     /// Who is told as its status changes.
     pub callbacks: Vec<NewCallback>,
+}
+
+/// Who brought an intake, and by which protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A controller, by OpenDSR.
+    Controller {
+        /// Absent where the service runs without keys.
+        api_key_id: Option<Uuid>,
+    },
+    /// An Authorized Agent, by the Data Rights Protocol.
+    Agent {
+        agent_id: String,
+        /// What the agent itself calls the request.
+        request_id: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -47,7 +65,7 @@ pub struct NewCallback {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Intake {
     pub id: Uuid,
-    pub api_key_id: Option<Uuid>,
+    pub origin: Origin,
     pub received_at: Timestamp,
     pub due_by: Timestamp,
     pub cancelled_at: Option<Timestamp>,
@@ -79,6 +97,34 @@ impl Intake {
         match self.cancelled_at {
             Some(_) => OpenDsrStatus::Cancelled,
             None => OpenDsrStatus::of_all(self.requests.iter().map(|it| it.standing)),
+        }
+    }
+
+    /// As an agent is told of it. An earlier request that was withdrawn is nothing that the person
+    /// has revoked.
+    pub fn exercise_status(&self) -> ExerciseStatus {
+        let standings = self.requests.iter().map(|it| match it.standing {
+            Standing::Cancelled if !it.is_own => Standing::Failed,
+            standing => standing,
+        });
+        let status = match self.cancelled_at {
+            Some(_) => DrpStatus::Revoked,
+            None => DrpStatus::of_all(standings),
+        };
+        let agent_request_id = match &self.origin {
+            Origin::Controller { .. } => None,
+            Origin::Agent { request_id, .. } => request_id.clone(),
+        };
+        let extension = self.own().find_map(|it| it.request.extension_reason);
+        let times = (self.received_at, self.due_by);
+        ExerciseStatus::new((self.id, agent_request_id), status, times, extension)
+    }
+
+    /// The id of a controller's API key; nil where the service runs without keys.
+    pub fn controller_id(&self) -> Uuid {
+        match self.origin {
+            Origin::Controller { api_key_id } => api_key_id.unwrap_or(Uuid::nil()),
+            Origin::Agent { .. } => Uuid::nil(),
         }
     }
 
@@ -125,11 +171,9 @@ impl Store {
                 tx.query(sql).bind(new.id).bind(deletion.id).execute_one().await?;
                 follow_earlier(tx, deletion.id).await?;
             }
-            insert_callbacks(tx, new.id, &new.callbacks).await?;
-            // An intake without any request has no leaf that would tell of it.
-            tell(tx, keyring, new.id, new.received_at).await?;
             let intake = read_intake(tx, new.id).await?;
             let intake = intake.ok_or_else(|| tx.damaged("no intake where one was written"))?;
+            begin_telling(tx, keyring, &intake, &new.callbacks).await?;
             Ok(Acceptance::Accepted(intake))
         })
     }
@@ -220,14 +264,23 @@ async fn find_earlier(
 
 /// False when the id is taken. Waits for another transaction that is taking it.
 async fn insert_intake(tx: &mut Tx, new: &NewIntake) -> Result<bool, StoreError> {
+    let (api_key_id, agent_id, agent_request_id) = match &new.origin {
+        Origin::Controller { api_key_id } => (*api_key_id, None, None),
+        Origin::Agent { agent_id, request_id } => {
+            (None, Some(agent_id.as_str()), request_id.as_deref())
+        }
+    };
     let inserted = tx
         .query(
-            "INSERT INTO intakes (id, body, api_key_id, received_at, due_by)
-             VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO intakes (id, body, api_key_id, agent_id, agent_request_id, received_at,
+                 due_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (id) DO NOTHING",
         )
         .bind(new.id)
         .digest(&new.body)
-        .bind(new.api_key_id)
+        .bind(api_key_id)
+        .bind(agent_id)
+        .bind(agent_request_id)
         .time(new.received_at)
         .time(new.due_by)
         .execute()
@@ -252,9 +305,13 @@ pub(super) async fn read_intake(tx: &mut Tx, id: Uuid) -> Result<Option<Intake>,
     }
     // Deadlines may have been extended.
     let due_by = requests.iter().filter(|it| it.is_own).map(|it| it.request.due_by).max();
+    let origin = match row.get::<Option<String>>("agent_id")? {
+        None => Origin::Controller { api_key_id: row.get("api_key_id")? },
+        Some(agent_id) => Origin::Agent { agent_id, request_id: row.get("agent_request_id")? },
+    };
     Ok(Some(Intake {
         id,
-        api_key_id: row.get("api_key_id")?,
+        origin,
         received_at: row.time("received_at")?,
         due_by: due_by.map_or_else(|| row.time("due_by"), Ok)?,
         cancelled_at: row.time_or_none("cancelled_at")?,

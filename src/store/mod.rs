@@ -11,6 +11,7 @@
 //! webhook, and the head of the audit log.
 
 mod acceptance;
+mod agents;
 mod aliases;
 mod approvals;
 mod audit;
@@ -48,6 +49,7 @@ mod versions;
 mod webhooks;
 
 pub use acceptance::{Acceptance, Idempotency, NewDeletion};
+pub use agents::NewAgentToken;
 pub use approvals::Decision;
 pub use audit::AuditFilter;
 pub use blobs::{BlobError, Blobs};
@@ -59,7 +61,7 @@ pub use deletions::{Cancellation, DeletionDetails, DeletionFilter};
 pub use deliveries::{ClaimedMessages, Delivery, Recorded, Signing};
 pub use error::StoreError;
 pub use ingestion::{Conflict, IngestError, Ingestion, Receipt};
-pub use intakes::{Intake, IntakeCancellation, IntakeRequest, NewCallback, NewIntake};
+pub use intakes::{Intake, IntakeCancellation, IntakeRequest, NewCallback, NewIntake, Origin};
 pub use jobs::{CancelJob, Enqueued};
 pub use leases::Renewal;
 pub use leases::Unsettled;

@@ -72,6 +72,14 @@ impl Store {
         })
     }
 
+    /// By id ascending. They are few; what they hold is not loaded.
+    pub async fn all_models(&self) -> Result<Vec<Model>, StoreError> {
+        reading!(self, "all_models", async |tx| {
+            let rows = tx.query("SELECT * FROM models ORDER BY id").fetch_all().await?;
+            rows.iter().map(read_model).collect()
+        })
+    }
+
     /// By id ascending, after `after`.
     pub async fn models(&self, after: Option<Uuid>, limit: u32) -> Result<Vec<Model>, StoreError> {
         reading!(self, "models", async |tx| {

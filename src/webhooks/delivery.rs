@@ -30,6 +30,7 @@ impl Messenger {
                 Some(headers) => headers,
                 None => return self.failed(message, Failure::Unreachable, None),
             },
+            Signing::Nobody => Vec::new(),
         };
         let (body, patience) = (message.payload.clone(), self.options.timeout);
         let answered = self.outbound.deliver(&claimed.url, &headers, body, patience).await;

@@ -68,7 +68,7 @@ pub struct Messenger {
     clock: Clock,
     ids: Ids,
     options: MessengerOptions,
-    /// Signs callbacks; they wait where there is none.
+    /// Signs controllers' callbacks; they wait where there is none.
     processor: Option<Processor>,
 }
 
@@ -118,17 +118,15 @@ impl Messenger {
                 rounds.begin(webhook_id, async move { messenger.round(webhook_id, ROUND).await });
             }
         }
-        if self.processor.is_some() {
-            let room = CALLBACK_ROUNDS_MAX.saturating_sub(rounds.callbacks.len());
-            let limit = u32::try_from(room).unwrap_or(u32::MAX);
-            for callback_id in self.store.callbacks_due(self.clock.now(), limit).await? {
-                if rounds.may_begin(callback_id) {
-                    let messenger = self.clone();
-                    // One at a time: statuses come in their order as long as they come through.
-                    let round = async move { messenger.round(callback_id, 1).await };
-                    rounds.begin(callback_id, round);
-                    rounds.callbacks.insert(callback_id);
-                }
+        let room = CALLBACK_ROUNDS_MAX.saturating_sub(rounds.callbacks.len());
+        let (limit, can_sign) = (u32::try_from(room).unwrap_or(u32::MAX), self.processor.is_some());
+        for callback_id in self.store.callbacks_due(self.clock.now(), can_sign, limit).await? {
+            if rounds.may_begin(callback_id) {
+                let messenger = self.clone();
+                // One at a time: statuses come in their order as long as they come through.
+                let round = async move { messenger.round(callback_id, 1).await };
+                rounds.begin(callback_id, round);
+                rounds.callbacks.insert(callback_id);
             }
         }
         Ok(())

@@ -134,7 +134,7 @@ impl SupportedIdentity {
 impl OpenDsrReceipt {
     pub(super) fn new(intake: &Intake, encoded_request: String) -> Self {
         Self {
-            controller_id: controller(intake),
+            controller_id: intake.controller_id(),
             expected_completion_time: intake.due_by,
             received_time: intake.received_at,
             encoded_request,
@@ -147,7 +147,7 @@ impl OpenDsrProgress {
     pub(super) fn new(intake: &Intake, domain: &str) -> Self {
         let deletion_requests = intake.own().map(OpenDsrServing::new).collect();
         Self {
-            controller_id: controller(intake),
+            controller_id: intake.controller_id(),
             expected_completion_time: intake.due_by,
             subject_request_id: intake.id,
             request_status: intake.status(),
@@ -173,16 +173,12 @@ impl OpenDsrServing {
 impl OpenDsrCancellation {
     pub(super) fn new(intake: &Intake, received_time: Timestamp) -> Self {
         Self {
-            controller_id: controller(intake),
+            controller_id: intake.controller_id(),
             subject_request_id: intake.id,
             received_time,
             api_version: API_VERSION,
         }
     }
-}
-
-fn controller(intake: &Intake) -> Uuid {
-    intake.api_key_id.unwrap_or(Uuid::nil())
 }
 
 /// The same problem in the specification's form; the headers that matter are kept. What is wrong

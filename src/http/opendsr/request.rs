@@ -12,6 +12,7 @@ use crate::{
         problem::Problem,
         targets::{IDENTIFIER_MAX, is_identifier},
     },
+    intake::identity::{Format, Identity},
     outbound::Reach,
 };
 
@@ -80,22 +81,8 @@ pub(super) struct Asked<'a> {
     pub id: Uuid,
     pub identities: Vec<Identity<'a>>,
     pub callbacks: &'a [String],
-    submitted_at: Timestamp,
-    granted: Duration,
-}
-
-pub(super) struct Identity<'a> {
-    pub kind: &'a str,
-    pub value: &'a str,
-    pub format: Format,
-}
-
-/// How a value is written, as far as we read it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
-    Raw,
-    Sha256,
-    Unsupported,
+    /// When the regulation has it done at the latest.
+    pub latest: Timestamp,
 }
 
 impl OpenDsrRequest {
@@ -118,7 +105,7 @@ impl OpenDsrRequest {
             _ => return Err(invalid("`subject_request_type` must be erasure")),
         }
         let submitted = required(self.submitted_time.as_ref(), "submitted_time")?;
-        let submitted_at =
+        let submitted: Timestamp =
             submitted.parse().map_err(|_| invalid("`submitted_time` must be an RFC 3339 time"))?;
         if self.api_version.as_ref().is_some_and(|version| !is_second(version)) {
             return Err(invalid("`api_version` must be 2.0"));
@@ -142,8 +129,7 @@ impl OpenDsrRequest {
             id,
             identities: identities.collect::<Result<_, _>>()?,
             callbacks,
-            submitted_at,
-            granted: Duration::from_hours(days * 24),
+            latest: submitted.plus(Duration::from_hours(days * 24)),
         })
     }
 }
@@ -162,16 +148,6 @@ impl OpenDsrIdentity {
             _ => return Err(invalid("`identity_format` must be raw, sha1, md5 or sha256")),
         };
         Ok(Identity { kind, value, format })
-    }
-}
-
-impl Asked<'_> {
-    /// The sooner of what the model's policy and what the regulation grants; a request that comes
-    /// too late is due at once.
-    pub(super) fn due_by(&self, received_at: Timestamp, due_within: Duration) -> Timestamp {
-        let by_policy = received_at.plus(due_within);
-        let by_law = self.submitted_at.plus(self.granted);
-        by_policy.min(by_law).max(received_at)
     }
 }
 
@@ -229,12 +205,7 @@ mod tests {
         let request: OpenDsrRequest = serde_json::from_value(body()).unwrap();
         let asked = request.read(&internet()).unwrap();
         assert_eq!(asked.identities.len(), 1);
-        let received: Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
-        let days = |days: u64| Duration::from_hours(24 * days);
-        assert_eq!(asked.due_by(received, days(30)).to_string(), "2026-12-01T00:00:00Z");
-        assert_eq!(asked.due_by(received, days(5)), received.plus(days(5)));
-        let late = received.plus(days(100));
-        assert_eq!(asked.due_by(late, days(5)), late);
+        assert_eq!(asked.latest.to_string(), "2026-12-01T00:00:00Z");
     }
 
     #[test]

@@ -69,6 +69,19 @@ impl Problem {
                 ("invalid-subject-request", "The subject request cannot be served")
             }
             Self::OpenDsrOff => ("opendsr-off", "OpenDSR is not offered here"),
+            Self::DrpOff => ("drp-off", "The Data Rights Protocol is not offered here"),
+            Self::NoAgentToken => ("no-agent-token", "No agent's token"),
+            Self::UnknownAgentToken => ("unknown-agent-token", "The token is no agent's"),
+            Self::AgentRefused => ("agent-refused", "The set-up of the agent is refused"),
+            Self::NotTheAgent => ("not-the-agent", "The token is another agent's"),
+            Self::InvalidMessage(_) => ("invalid-message", "The signed message is not accepted"),
+            Self::InvalidRightsRequest(_) => {
+                ("invalid-rights-request", "The rights request cannot be served")
+            }
+            Self::RightsRequestReused => {
+                ("rights-request-reused", "The `agent-request-id` came before with another request")
+            }
+            Self::NotRevocable(_) => ("not-revocable", "The request cannot be revoked any more"),
             Self::NotServed => ("not-served", "The model or version is not served"),
             Self::NotReady(_) => ("not-ready", "Not ready to answer"),
             Self::Fenced => ("fenced", "This replica must not answer now"),
@@ -93,6 +106,7 @@ impl Problem {
             | Self::InvalidModel(detail)
             | Self::InvalidInference(detail)
             | Self::InvalidSubjectRequest(detail)
+            | Self::InvalidRightsRequest(detail)
             | Self::InvalidJson { detail, .. }
             | Self::InvalidBody { detail, .. }
             | Self::InvalidSamples { detail, .. } => detail.clone().into(),
@@ -160,6 +174,20 @@ impl Problem {
                  key that answers are signed with"
                     .into()
             }
+            Self::DrpOff => {
+                "the configuration has no section `drp`, which names the agents that are trusted"
+                    .into()
+            }
+            Self::NoAgentToken => "send `Authorization: Bearer` with the agent's token".into(),
+            Self::UnknownAgentToken => {
+                "another one was issued since, or the agent is not trusted any more: set it up anew"
+                    .into()
+            }
+            Self::AgentRefused => "the service's log says why".into(),
+            Self::NotTheAgent => "this is for the agent whose it is".into(),
+            Self::InvalidMessage(error) => error.to_string().into(),
+            Self::RightsRequestReused => "use a new one for a new request".into(),
+            Self::NotRevocable(why) => (*why).into(),
             Self::NotServed => {
                 "there is no such model, it has no version yet, or another epoch answers".into()
             }
@@ -191,6 +219,7 @@ impl Resource {
             Self::Webhook => ("unknown-webhook", "There is no such webhook"),
             Self::WebhookMessage => ("unknown-webhook-message", "There is no such message"),
             Self::SubjectRequest => ("unknown-subject-request", "There is no such subject request"),
+            Self::RightsRequest => ("unknown-rights-request", "There is no such rights request"),
         }
     }
 
@@ -207,6 +236,7 @@ impl Resource {
             Self::Webhook => "no webhook has this id",
             Self::WebhookMessage => "the webhook has no message of this id; old ones are removed",
             Self::SubjectRequest => "no request of this `subject_request_id` came in",
+            Self::RightsRequest => "no request of this `request_id` came in",
         }
     }
 }

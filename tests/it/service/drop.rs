@@ -12,12 +12,12 @@ use super::{
     process::{Answer, answer},
 };
 
-fn email(subject: &str) -> String {
+pub fn email(subject: &str) -> String {
     format!("{subject}@Example.org")
 }
 
 /// The population, each with an e-mail address, and two with a phone in common.
-fn population() -> String {
+pub fn population() -> String {
     let sample = |number: u32| {
         let split = if number < people::TRAINED { "train" } else { "holdout" };
         let mut sample = people::sample(number, split);

@@ -11,6 +11,7 @@ mod deadlines;
 mod disk;
 mod drain;
 mod drop;
+mod drp;
 mod faults;
 mod frozen;
 mod gates;

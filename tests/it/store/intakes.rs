@@ -7,7 +7,7 @@ use forgetd::{
     intake::standing::OpenDsrStatus,
     store::{
         Acceptance, Cancellation, Delivery, Intake, IntakeCancellation, NewCallback, NewDeletion,
-        NewIntake, Recorded, Signing,
+        NewIntake, Origin, Recorded, Signing,
     },
 };
 use uuid::Uuid;
@@ -29,7 +29,7 @@ fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
     NewIntake {
         id: new_id(),
         body: Digest::of(b"body"),
-        api_key_id: None,
+        origin: Origin::Controller { api_key_id: None },
         received_at: at(20),
         due_by: at(90),
         deletions,
@@ -176,7 +176,7 @@ fn with_callback(deletions: Vec<NewDeletion>) -> NewIntake {
 /// Takes what waits for the callback, delivers it, and returns the statuses that it tells.
 async fn told(ledger: &Ledger, new: &NewIntake) -> Vec<String> {
     let (id, mut statuses) = (new.callbacks[0].id, Vec::new());
-    while ledger.store.callbacks_due(at(100), 9).await.unwrap().contains(&id) {
+    while ledger.store.callbacks_due(at(100), true, 9).await.unwrap().contains(&id) {
         let (token, duration) = (new_id(), Duration::from_secs(30));
         let claimed = ledger.store.claim_messages(id, token, at(100), duration, 1).await.unwrap();
         let claimed = claimed.unwrap();
@@ -252,5 +252,5 @@ async fn an_address_goes_with_its_last_message(ledger: &Ledger) {
     let recorded = ledger.store.record_delivery(message.id, token, &gone, at(23)).await.unwrap();
     assert_eq!(recorded, Recorded::Done);
     assert_eq!(ledger.integer(count).await, 0);
-    assert!(ledger.store.callbacks_due(at(100), 9).await.unwrap().is_empty());
+    assert!(ledger.store.callbacks_due(at(100), true, 9).await.unwrap().is_empty());
 }

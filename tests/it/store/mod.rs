@@ -1,6 +1,7 @@
 //! The contract of the store: every test runs on `SQLite` and on `PostgreSQL`.
 
 mod acceptance;
+mod agents;
 mod aliases;
 mod approvals;
 mod audit;

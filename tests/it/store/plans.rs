@@ -5,11 +5,17 @@ use std::collections::BTreeMap;
 
 use forgetd::{
     domain::{
-        deletion::DeletionState, identity::Digest, job::JobKind, model::Model, sample::Split,
-        version::Cause, webhook::MessageState,
+        deletion::{DeletionState, ExtensionReason, NewDeadline},
+        identity::Digest,
+        job::JobKind,
+        model::Model,
+        sample::Split,
+        version::Cause,
+        webhook::MessageState,
     },
     store::{
-        AuditFilter, DeletionFilter, Delivery, Idempotency, NewCallback, NewIntake, Served, Store,
+        AuditFilter, DeletionFilter, Delivery, Extension, Idempotency, NewAgentToken, NewCallback,
+        NewIntake, Origin, Served, Store,
     },
 };
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
@@ -241,8 +247,9 @@ async fn fill_intakes(pool: &PgPool) {
     for filler in [
         "INSERT INTO aliases (model_id, alias_key, subject_key)
          SELECT model_id, sha256(sample_key), subject_key FROM samples",
-        "INSERT INTO intakes (id, body, received_at, due_by)
-         SELECT id, sha256(id::text::bytea), 0, 0 FROM deletion_requests",
+        "INSERT INTO intakes (id, body, agent_id, received_at, due_by)
+         SELECT id, sha256(id::text::bytea), CASE WHEN random() < 0.5 THEN 'AGENT' END, 0, 0
+         FROM deletion_requests",
         "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
          SELECT id, id, true FROM deletion_requests",
         "INSERT INTO intake_callbacks (id, intake_id, url)
@@ -277,7 +284,7 @@ async fn take_in(store: &Store, model: &Model) {
     let new = NewIntake {
         id: new_id(),
         body: Digest::of(b""),
-        api_key_id: None,
+        origin: Origin::Controller { api_key_id: None },
         received_at: at(40),
         due_by: at(90),
         deletions: vec![deletion],
@@ -287,7 +294,7 @@ async fn take_in(store: &Store, model: &Model) {
         store.accept_intake(&new, 100).await.unwrap();
     }
     store.intake(new.id).await.unwrap();
-    store.callbacks_due(at(41), 8).await.unwrap();
+    store.callbacks_due(at(41), true, 8).await.unwrap();
     store.claim_messages(new.callbacks[0].id, new_id(), at(41), LEASE, 1).await.unwrap();
     let mut known = samples(9_000..9_001, 10_000);
     known[0].aliases = vec![subject_key(9_000)];
@@ -298,6 +305,30 @@ async fn take_in(store: &Store, model: &Model) {
     let subjects = [subject_key(520), subject_key(540), subject_key(9_000)];
     store.subject_standings(model.id, &subjects).await.unwrap();
     store.cancel_intake(new.id, at(41)).await.unwrap();
+
+    let token = NewAgentToken {
+        agent_id: "AGENT".into(),
+        hash: Digest::of(b"token"),
+        asked_at: at(42),
+        issued_at: at(42),
+    };
+    store.issue_agent_token(&token).await.unwrap();
+    store.agent_of_token(token.hash).await.unwrap();
+    let deletion = new_deletion(model, vec![subject_target(540)], at(42));
+    let (id, due_by) = (deletion.id, deletion.due_by.plus(LEASE));
+    let brought = NewIntake {
+        id: new_id(),
+        origin: Origin::Agent { agent_id: "AGENT".into(), request_id: Some("17".into()) },
+        deletions: vec![deletion],
+        callbacks: vec![NewCallback { id: new_id(), url: "https://example.org/".into() }],
+        ..new
+    };
+    store.accept_intake(&brought, 100).await.unwrap();
+    let deadline = NewDeadline { due_by, reason: ExtensionReason::Complexity };
+    let extended = store.extend_deadline(id, &deadline, None, at(43)).await.unwrap();
+    assert_eq!(extended, Extension::Extended);
+    store.callbacks_due(at(44), false, 8).await.unwrap();
+    store.claim_messages(brought.callbacks[0].id, new_id(), at(44), LEASE, 1).await.unwrap();
 }
 
 async fn read_the_tree(store: &Store, deletion_id: uuid::Uuid) {
