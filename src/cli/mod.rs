@@ -22,6 +22,7 @@ use crate::{
     app::config::{Config, ConfigError, Overrides},
     app::telemetry::{self, TelemetryError},
     app::{AppError, Ledger, LedgerError},
+    broker::BrokerError,
     dataset::raw_sample::ReadError,
     domain::chain::Chain,
     evaluation::EvaluationError,
@@ -90,6 +91,8 @@ enum CliError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
     #[error("cannot open {path}")]

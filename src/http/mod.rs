@@ -9,6 +9,7 @@ mod body;
 mod certificates;
 mod deletion_requests;
 mod documentation;
+mod drop_lists;
 mod drp;
 mod extensions;
 pub mod inference;
@@ -91,6 +92,7 @@ fn documented() -> OpenApiRouter<Arc<State>> {
         .routes(routes!(approvals::refuse))
         .routes(routes!(extensions::extend))
         .routes(routes!(certificates::read))
+        .routes(routes!(drop_lists::run))
         .routes(routes!(audit_events::list))
         .routes(routes!(transparency::checkpoint))
         .routes(routes!(transparency::public_key))

@@ -245,7 +245,12 @@ fn line(format: Format, body: &[u8], position: usize) -> Option<u64> {
 }
 
 fn invalid(error: &ReadError) -> Problem {
-    let spot = match error {
+    Problem::InvalidSamples { detail: error.to_string(), spot: spot(error) }
+}
+
+/// Where in a body a reader failed.
+pub(super) fn spot(error: &ReadError) -> Spot {
+    match error {
         ReadError::Record { place, .. } => Spot { line: number(place), column: None },
         ReadError::Cell { place, column, .. } | ReadError::Image { place, column, .. } => {
             Spot { line: number(place), column: Some(column.clone()) }
@@ -257,8 +262,7 @@ fn invalid(error: &ReadError) -> Problem {
             Spot { line: number(place), column: None }
         }
         ReadError::Empty | ReadError::Layout(_) => Spot::default(),
-    };
-    Problem::InvalidSamples { detail: error.to_string(), spot }
+    }
 }
 
 fn number(place: &Place) -> Option<u64> {

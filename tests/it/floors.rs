@@ -10,7 +10,7 @@ const FLOORS: [&[&str]; 7] = [
     &["domain"],
     &["clock", "fail_point", "outbound", "nn", "dataset", "intake"],
     &["unlearning", "audit", "store"],
-    &["serving", "evaluation", "notary", "webhooks"],
+    &["serving", "evaluation", "notary", "webhooks", "broker"],
     &["http", "worker"],
     &["app"],
     &["cli"],

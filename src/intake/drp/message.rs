@@ -1,5 +1,6 @@
 //! What an Authorized Agent signs: JSON behind its Ed25519 signature (the combined form of
-//! libsodium's `crypto_sign`), in base64. Data Rights Protocol 0.9.4, sections 2.01, 2.04, 2.05 and 3.07.
+//! libsodium's `crypto_sign`), in base64. Data Rights Protocol 0.9.4, sections 2.01, 2.04, 2.05 and
+//! 3.07.
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::{SIGNATURE_LENGTH, Signature, VerifyingKey};

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Output};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use forgetd::domain::alias::AliasKind;
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
@@ -121,6 +121,93 @@ async fn a_list_is_matched_deleted_and_reported() {
         let refused = people::ingest(&service, people::ndjson([sample].into_iter())).await;
         assert_eq!(refused.status, StatusCode::CONFLICT, "{refused:#?}");
         assert_eq!(field(&refused.body, "/line"), 1);
+    }
+}
+
+async fn post_list(service: &Service, query: &str, key: Option<&str>, list: String) -> Answer {
+    let request = service.request(Method::POST, &format!("/v1/drop-lists?{query}"));
+    let request = key.into_iter().fold(request, RequestBuilder::bearer_auth);
+    answer(request.header("content-type", "text/csv").body(list)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_by_rest_is_the_same_as_by_the_command_line() {
+    for database in Database::ALL {
+        let service = Service::start(database).await;
+        trained(&service, &people::unsettled()).await;
+        let of = |subject: &str| hash(AliasKind::Email, &email(subject));
+        let hashes = list(&[of("person-1"), of("nobody"), of("person-2")]);
+        let first = post_list(&service, "list=email", None, hashes.clone()).await;
+        assert_eq!(first.status, StatusCode::OK, "{first:#?}");
+        assert_eq!(first.body["report"], json!([{"id": "w-1", "status": 5}]));
+        let waits = "waiting for its deletion";
+        let open = json!([{"id": "w-0", "reason": waits}, {"id": "w-2", "reason": waits}]);
+        assert_eq!(first.body["open"], open);
+        let done = eventually(
+            "all of the list is certain",
+            async || post_list(&service, "list=email", None, hashes.clone()).await.body,
+            |body| body["open"] == json!([]),
+        )
+        .await;
+        let answers = json!([
+            {"id": "w-0", "status": 3}, {"id": "w-1", "status": 5}, {"id": "w-2", "status": 3},
+        ]);
+        assert_eq!(done["report"], answers);
+        assert_eq!(service.pages("/v1/deletion-requests").await.len(), 1, "asked for once");
+        let csv = service.request(Method::POST, "/v1/drop-lists?list=email");
+        let csv = csv.header("content-type", "text/csv").header("accept", "text/csv");
+        let csv = csv.body(hashes.clone()).send().await.unwrap();
+        assert!(csv.headers()["content-type"].to_str().unwrap().starts_with("text/csv"));
+        assert_eq!(csv.text().await.unwrap(), "Id,Status\nw-0,3\nw-1,5\nw-2,3\n");
+        assert_eq!(run(&service, "email", &hashes).report, "Id,Status\nw-0,3\nw-1,5\nw-2,3\n");
+        let shared = list(&[hash(AliasKind::Phone, "4155559317")]);
+        let query = format!("list=phone&model={}", people::MODEL);
+        let shared = post_list(&service, &query, None, shared).await;
+        assert_eq!(shared.body["open"][0]["reason"], "shared by several subjects");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_by_rest_needs_a_scope_and_is_refused_whole() {
+    let service = Service::start(Database::Sqlite).await;
+    trained(&service, &people::unsettled()).await;
+    let good = list(&[hash(AliasKind::Email, &email("person-1"))]);
+    for (query, body, status) in [
+        ("list=fax", good.clone(), StatusCode::BAD_REQUEST),
+        ("", good.clone(), StatusCode::BAD_REQUEST),
+        ("list=email&model=none", good.clone(), StatusCode::NOT_FOUND),
+        ("list=email", "x".repeat(5 << 20), StatusCode::PAYLOAD_TOO_LARGE),
+        ("list=email", "ID\n1\n".into(), StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        let refused = post_list(&service, query, None, body).await;
+        assert_eq!(refused.status, status, "{query} {:#}", refused.body);
+    }
+    let broken = format!("{good}w-1,person-1@example.org\n");
+    let broken = post_list(&service, "list=email", None, broken).await;
+    assert_eq!(broken.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!((&broken.body["line"], &broken.body["column"]), (&json!(3), &json!("Hash")));
+    assert!(!broken.body.to_string().contains("person-1"), "{:#}", broken.body);
+    let typed = service.post("/v1/drop-lists?list=email", &json!({})).await;
+    assert_eq!(typed.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    assert!(service.pages("/v1/deletion-requests").await.is_empty());
+
+    let key = |scope: &str| {
+        let body = json!({"name": scope, "scopes": [scope], "samples_per_day": 1});
+        let made = service.request(Method::POST, "/v1/api-keys").json(&body);
+        async move { field(&answer(made).await.body, "/secret").as_str().unwrap().to_owned() }
+    };
+    let (deleting, auditing) = (key("delete").await, key("audit").await);
+    let mut service = service;
+    service.kill();
+    service.restart().await;
+    for (key, status) in [
+        (None, StatusCode::UNAUTHORIZED),
+        (Some(auditing.as_str()), StatusCode::FORBIDDEN),
+        // Three samples, and it may have one deleted a day.
+        (Some(deleting.as_str()), StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let refused = post_list(&service, "list=email", key, good.clone()).await;
+        assert_eq!(refused.status, status, "{:#}", refused.body);
     }
 }
 
