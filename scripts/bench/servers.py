@@ -1,11 +1,13 @@
 """Starts and stops what is measured, and puts load on it; everything on loopback."""
 
+import contextlib
 import http.client
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +23,7 @@ class Server:
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, **(environment or {})}, text=True)
+            env={**os.environ, **(environment or {})}, text=True, start_new_session=True)
         self.port = None
 
     def wait(self, path, body=None, status=200):
@@ -58,11 +60,12 @@ class Server:
 
     def stop(self):
         self.process.terminate()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        # Some peers leave processes of their own behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def __enter__(self):
         return self
