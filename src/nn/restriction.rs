@@ -170,6 +170,7 @@ mod tests {
             let mut expected = mean_cross_entropy_gradient(&network, &batch).parameters;
             let mut direction = expected.clone();
             for tensor in &mut direction.tensors {
+                #[expect(clippy::cast_possible_truncation, reason = "weights have 32 bits")]
                 let factor = alpha / tensor.norm() as f32;
                 tensor.values.iter_mut().for_each(|value| *value *= factor);
             }

@@ -162,7 +162,7 @@ pub async fn exercise(
             NamingError::Value { expected } => format!("a claim must be {expected}"),
         })
     })?;
-    let content = exercise.content(&message.fields);
+    let content = request::content(&message.fields);
     let incoming = Incoming {
         id: state.service_key.agent_request(agent.id(), &exercise.key(&message)),
         body: content.as_bytes(),

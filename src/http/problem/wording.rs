@@ -118,12 +118,7 @@ impl Problem {
             Self::BodyIncomplete => "the connection ended within the body".into(),
             Self::BodyTooSlow => "send the whole body sooner, or in parts".into(),
             Self::ModelExists => "choose another name; models are not replaced".into(),
-            Self::SampleConflict { conflict, .. } => match conflict {
-                Conflict::Exists => "a sample of this id is there already",
-                Conflict::SampleDeleted => "a sample of this id was deleted",
-                Conflict::SubjectDeleted => "the sample's subject asked to be forgotten",
-            }
-            .into(),
+            Self::SampleConflict { conflict, .. } => detail_of_conflict(*conflict).into(),
             Self::NoTargets => "name at least one subject or sample".into(),
             Self::TooManyTargets { found, limit } => {
                 format!("{found} targets are named, but at most {limit} go into one request").into()
@@ -142,9 +137,7 @@ impl Problem {
                 format!("it is {state}; only suspended and queued requests can be cancelled").into()
             }
             Self::NeededByAnother => {
-                "another request names the whole subject of its samples, which \
-                 would stay without it"
-                    .into()
+                "another request names the whole subject of its samples, and counts on it".into()
             }
             Self::NotSuspended { state } => {
                 format!("it is {state}; only suspended requests can be approved or refused").into()
@@ -187,11 +180,10 @@ impl Problem {
             Self::NotTheAgent => "this is for the agent whose it is".into(),
             Self::InvalidMessage(error) => error.to_string().into(),
             Self::RightsRequestReused => "use a new one for a new request".into(),
-            Self::NotRevocable(why) => (*why).into(),
             Self::NotServed => {
                 "there is no such model, it has no version yet, or another epoch answers".into()
             }
-            Self::NotReady(why) => (*why).into(),
+            Self::NotReady(why) | Self::NotRevocable(why) => (*why).into(),
             Self::Fenced => "it has not been able to report to the ledger in time".into(),
             Self::Busy => "the inference queue is full".into(),
             Self::StoreUnavailable => "nothing was changed; try again".into(),
@@ -200,6 +192,14 @@ impl Problem {
                 .into(),
             Self::Internal => "the request id leads to the cause in the service's log".into(),
         }
+    }
+}
+
+fn detail_of_conflict(conflict: Conflict) -> &'static str {
+    match conflict {
+        Conflict::Exists => "a sample of this id is there already",
+        Conflict::SampleDeleted => "a sample of this id was deleted",
+        Conflict::SubjectDeleted => "the sample's subject asked to be forgotten",
     }
 }
 

@@ -94,7 +94,9 @@ pub fn weights_backward(
         )
         .collect();
     let mut sum = vec![0.0; size];
-    shares.iter().for_each(|share| add(&mut sum, share));
+    for share in &shares {
+        add(&mut sum, share);
+    }
     let bias = sum.split_off(geometry.fan_in() * out);
     let weight = matrix(sum, geometry.fan_in(), out).transpose(0, 1).to_contiguous();
     (

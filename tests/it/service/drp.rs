@@ -68,7 +68,7 @@ impl Agent {
         })
     }
 
-    async fn set_up<'s>(self, service: &'s Service) -> Session<'s> {
+    async fn set_up(self, service: &Service) -> Session<'_> {
         let path = format!("/drp/v1/agent/{}", self.id);
         let got = send(service, Method::POST, &path, None, Some(&self.sign(&self.claims()))).await;
         assert_eq!(got.status, StatusCode::OK, "{got:#?}");
@@ -285,7 +285,7 @@ async fn a_token_is_one_agents_and_is_asked_for_by_its_key() {
         let path = "/drp/v1/agent/FIRST_AGENT";
         let set_up =
             async |sealed: &str| send(&service, Method::POST, path, None, Some(sealed)).await;
-        let earlier = now().plus(Duration::from_secs(60));
+        let earlier = now().plus(Duration::from_mins(1));
         for refused in [
             Agent::second().sign(&agent.claims()),
             agent.sign(&with(agent.claims(), &json!({"agent-id": "SECOND_AGENT"}))),
@@ -348,7 +348,7 @@ async fn what_is_not_as_the_specification_has_it_is_refused_for_good() {
     ingest(&service).await;
     let session = Agent::first().set_up(&service).await;
     let deletion = || session.deletion(&email("person-1"));
-    let future = now().plus(Duration::from_secs(60));
+    let future = now().plus(Duration::from_mins(1));
     let (bad, forbidden) = (StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN);
     for (more, status, words) in [
         (json!({"agent-id": "SECOND_AGENT"}), forbidden, "agent-id"),

@@ -59,8 +59,8 @@ async fn a_token_replaces_the_one_before(ledger: &Ledger) {
     assert_eq!(holder("c").await.as_deref(), Some("FIRST"));
     let events = ledger.store.audit_events(&AuditFilter::default(), 0, 100).await.unwrap();
     let entries = events.iter().map(|it| serde_json::from_str::<Value>(&it.entry).unwrap());
-    let issued = entries.filter(|entry| entry["kind"] == "agent_token.issued");
-    let agents: Vec<_> = issued.map(|entry| entry["details"]["agent"].clone()).collect();
+    let tokens = entries.filter(|entry| entry["kind"] == "agent_token.tokens");
+    let agents: Vec<_> = tokens.map(|entry| entry["details"]["agent"].clone()).collect();
     assert_eq!(agents, ["FIRST", "SECOND", "FIRST"]);
 }
 
@@ -69,11 +69,11 @@ async fn of_tokens_asked_for_at_once_one_is_issued(ledger: &Ledger) {
         let (store, new) = (ledger.store.clone(), token("FIRST", &number.to_string(), 10));
         tokio::spawn(async move { store.issue_agent_token(&new).await.unwrap() })
     });
-    let mut issued = 0;
+    let mut tokens = 0;
     for issue in issues.collect::<Vec<_>>() {
-        issued += i32::from(issue.await.unwrap());
+        tokens += i32::from(issue.await.unwrap());
     }
-    assert_eq!(issued, 1);
+    assert_eq!(tokens, 1);
 }
 
 fn brought(deletions: Vec<NewDeletion>) -> NewIntake {
