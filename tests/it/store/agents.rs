@@ -59,8 +59,8 @@ async fn a_token_replaces_the_one_before(ledger: &Ledger) {
     assert_eq!(holder("c").await.as_deref(), Some("FIRST"));
     let events = ledger.store.audit_events(&AuditFilter::default(), 0, 100).await.unwrap();
     let entries = events.iter().map(|it| serde_json::from_str::<Value>(&it.entry).unwrap());
-    let tokens = entries.filter(|entry| entry["kind"] == "agent_token.tokens");
-    let agents: Vec<_> = tokens.map(|entry| entry["details"]["agent"].clone()).collect();
+    let issued = entries.filter(|entry| entry["kind"] == "agent_token.issued");
+    let agents: Vec<_> = issued.map(|entry| entry["details"]["agent"].clone()).collect();
     assert_eq!(agents, ["FIRST", "SECOND", "FIRST"]);
 }
 
