@@ -390,9 +390,9 @@ def parse_toml(text):
 
 
 def known_keys():
-    """Keys by section, as deploy/forgetd.toml shows them, those in comments too."""
+    """Keys by section, as deploy/forgetd.toml shows them; keys and sections in comments too."""
     text = (ROOT / "deploy" / "forgetd.toml").read_text()
-    shown = re.sub(r"(?m)^# (\w+ = )", r"\1", text)
+    shown = re.sub(r"(?m)^# (\w+ = |\[\w+\]$)", r"\1", text)
     keys = {section: set(values) for section, values in parse_toml(shown).items()}
     # Secrets have no place in the file, only words about them.
     for section, key in re.findall(r"FORGETD_([A-Z]+)__(\w+)", text):
