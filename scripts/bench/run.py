@@ -66,10 +66,10 @@ def main():
         now = circumstances(bench.rounds)
         lines = SECTIONS[name].measure(bench)
         sections = kept_sections(bench.output)
-        sections[SECTIONS[name].TITLE] = "\n".join(["", now, "", *lines]).rstrip() + "\n\n"
+        sections[SECTIONS[name].TITLE] = "\n".join(["", now, "", *lines])
         titles = [section.TITLE for section in SECTIONS.values()]
         found = [f"## {title}\n{sections[title]}" for title in titles if title in sections]
-        bench.output.write_text(HEADING + "\n" + "".join(found).rstrip() + "\n")
+        bench.output.write_text("\n\n".join(part.rstrip() for part in [HEADING, *found]) + "\n")
     print(f"wrote {bench.output}")
 
 
