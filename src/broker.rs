@@ -137,7 +137,6 @@ impl Broker {
             return Ok(());
         }
         let received_at = self.clock.now();
-        let by_policy = Duration::from_hours(u64::from(model.policy.due_within_days) * 24);
         let target = |key: &Pseudonym| Target { kind: TargetKind::Subject, key: *key };
         let new = NewDeletion {
             id: self.ids.next(received_at),
@@ -146,7 +145,7 @@ impl Broker {
             api_key_id: self.api_key_id,
             approval_above_share: model.policy.approval_above_share,
             received_at,
-            due_by: received_at.plus(by_policy.min(DUE_WITHIN)),
+            due_by: received_at.plus(model.policy.due_within().min(DUE_WITHIN)),
             idempotency: None,
         };
         match self.store.accept_deletion(&new, self.queue_limit).await? {

@@ -1,6 +1,6 @@
 //! A model: a named network with its input schema, training recipe and policy.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
@@ -242,6 +242,11 @@ impl Recipe {
 }
 
 impl Policy {
+    /// How long after its receipt a request is due, unless it says otherwise.
+    pub fn due_within(&self) -> Duration {
+        Duration::from_hours(u64::from(self.due_within_days) * 24)
+    }
+
     /// # Errors
     /// Names the first value outside its range. Which methods there are, `unlearning` knows.
     pub fn validate(&self) -> Result<(), RangeError> {

@@ -1,6 +1,6 @@
 //! Deletion requests: post, watch, cancel.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
     Json as Answer,
@@ -208,7 +208,6 @@ pub async fn create(
     let named =
         targets::targets(&state.service_key, model.id, &new.subjects, &new.samples, TARGETS_MAX)?;
     let received_at = state.clock.now();
-    let due_within = Duration::from_secs(u64::from(model.policy.due_within_days) * 24 * 3600);
     let deletion = NewDeletion {
         id: state.ids.next(received_at),
         model_id: model.id,
@@ -216,7 +215,7 @@ pub async fn create(
         api_key_id: caller.api_key_id,
         approval_above_share: model.policy.approval_above_share,
         received_at,
-        due_by: new.due_by.unwrap_or_else(|| received_at.plus(due_within)),
+        due_by: new.due_by.unwrap_or_else(|| received_at.plus(model.policy.due_within())),
         idempotency,
     };
     let limit = state.limits.queued_deletions;

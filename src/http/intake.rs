@@ -100,7 +100,6 @@ impl Incoming<'_> {
             Origin::Agent { .. } => None,
         };
         let target = |key| Target { kind: TargetKind::Subject, key };
-        let due_within = Duration::from_hours(u64::from(model.policy.due_within_days) * 24);
         NewDeletion {
             id: state.ids.next(self.received_at),
             model_id: model.id,
@@ -108,7 +107,7 @@ impl Incoming<'_> {
             api_key_id,
             approval_above_share: model.policy.approval_above_share,
             received_at: self.received_at,
-            due_by: due_by(self.received_at, due_within, self.latest),
+            due_by: due_by(self.received_at, model.policy.due_within(), self.latest),
             idempotency: None,
         }
     }

@@ -146,7 +146,7 @@ impl Worker {
     }
 
     async fn call_for_settlement(&self, model: &Model) -> Result<(), StoreError> {
-        let due_within = DAY * model.policy.due_within_days;
+        let due_within = model.policy.due_within();
         let Some(unsettled) = self.store.unsettled(model.id, due_within).await? else {
             return Ok(());
         };

@@ -6,20 +6,23 @@ use forgetd::{
     domain::{
         deletion::{ExtensionReason, NewDeadline},
         identity::Digest,
-        model::Model,
     },
     intake::{
         drp::{DrpReason, DrpState},
         standing::OpenDsrStatus,
     },
     store::{
-        Acceptance, AuditFilter, Cancellation, Delivery, Extension, Intake, IntakeCancellation,
+        Acceptance, AuditFilter, Cancellation, Delivery, Extension, IntakeCancellation,
         NewAgentToken, NewCallback, NewDeletion, NewIntake, Origin, Signing,
     },
 };
 use serde_json::Value;
 
-use super::{Ledger, at, new_deletion, new_id, on_both, subject_target};
+use super::{
+    Ledger, at,
+    intakes::{accept, subject},
+    new_id, on_both, subject_target,
+};
 
 on_both!(
     a_token_replaces_the_one_before,
@@ -85,17 +88,6 @@ fn brought(deletions: Vec<NewDeletion>) -> NewIntake {
         due_by: at(90),
         deletions,
         callbacks: vec![NewCallback { id: new_id(), url: "https://example.org/status".into() }],
-    }
-}
-
-fn subject(model: &Model, number: u64) -> NewDeletion {
-    new_deletion(model, vec![subject_target(number)], at(20))
-}
-
-async fn accept(ledger: &Ledger, new: &NewIntake) -> Intake {
-    match ledger.store.accept_intake(new, 100).await.unwrap() {
-        Acceptance::Accepted(intake) => intake,
-        other => panic!("not accepted but {other:?}"),
     }
 }
 

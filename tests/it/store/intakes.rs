@@ -37,11 +37,11 @@ fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
     }
 }
 
-fn subject(model: &Model, number: u64) -> NewDeletion {
+pub(super) fn subject(model: &Model, number: u64) -> NewDeletion {
     new_deletion(model, vec![subject_target(number)], at(20))
 }
 
-async fn accept(ledger: &Ledger, new: &NewIntake) -> Intake {
+pub(super) async fn accept(ledger: &Ledger, new: &NewIntake) -> Intake {
     match ledger.store.accept_intake(new, 100).await.unwrap() {
         Acceptance::Accepted(intake) => intake,
         other => panic!("not accepted but {other:?}"),
