@@ -75,6 +75,10 @@ impl Update for Certified {
         None
     }
 
+    fn takes_any_selection(&self) -> bool {
+        true
+    }
+
     fn perturbation(&self) -> Option<PerturbationSpec> {
         Some(self.spec())
     }

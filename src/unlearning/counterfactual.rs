@@ -25,9 +25,14 @@ pub struct Counterfactual {
 /// With fewer hold-out samples there is no saying what training adds.
 const HOLDOUT_MIN: usize = 30;
 
+/// Standard deviations.
+const OWN_MAX: f64 = 0.5;
+
 impl Counterfactual {
     /// `own_share` of what sets a forgotten sample apart from retained ones of the same confidence
-    /// is taken for the network's own chance, which a retraining would have as well.
+    /// is taken for the network's own chance, which a retraining would have as well; at most
+    /// [`OWN_MAX`] deviations of hold-out samples of that confidence, for what exceeds that is no
+    /// chance.
     pub fn of(task: &Task<'_>, own_share: f64) -> Self {
         let classes = task.network.classes();
         let labels: Vec<usize> = task.forgotten.labels.iter().map(|y| *y as usize).collect();
@@ -43,8 +48,11 @@ impl Counterfactual {
                 return *out_of_fold;
             }
             let neighbours = HOLDOUT_MIN.max(without.at.len() / 20);
-            let own = anchor - out_of_fold - with.near(*out_of_fold, 2 * neighbours);
-            out_of_fold + without.near(*out_of_fold, neighbours) + own_share * own
+            let (seen, unseen) =
+                (with.near(*out_of_fold, 2 * neighbours), without.near(*out_of_fold, neighbours));
+            let own = own_share * (anchor - out_of_fold - seen.mean);
+            let own_max = OWN_MAX * unseen.deviation;
+            out_of_fold + unseen.mean + own.clamp(-own_max, own_max)
         };
         let confidences = out_of_fold.iter().zip(&anchor).map(expected).collect();
         let rows = task
@@ -86,36 +94,55 @@ impl Counterfactual {
 struct Added {
     /// Out-of-fold confidences, ascending.
     at: Vec<f64>,
-    /// Sums over the first samples, one more than `at`.
-    sums: Vec<f64>,
+    /// Of what is added and of its square, over the first samples; one more than `at`.
+    sums: Vec<[f64; 2]>,
+}
+
+/// Of what is added to some samples.
+struct Spread {
+    mean: f64,
+    /// The standard deviation.
+    deviation: f64,
 }
 
 impl Added {
     fn of(examples: &Examples, out_of_fold: &[f32], anchor: &[f32], classes: usize) -> Self {
         let at = confidences(examples, out_of_fold, classes);
         let anchor = confidences(examples, anchor, classes);
-        let mut pairs: Vec<(f64, f64)> =
-            at.iter().zip(&anchor).map(|(at, anchor)| (*at, anchor - at)).collect();
+        Self::along(at.iter().zip(&anchor).map(|(at, anchor)| (*at, anchor - at)).collect())
+    }
+
+    /// Of pairs of an out-of-fold confidence and what is added to it.
+    fn along(mut pairs: Vec<(f64, f64)>) -> Self {
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut sums = vec![0.0];
-        sums.extend(pairs.iter().scan(0.0, |sum, (_, added)| {
-            *sum += added;
-            Some(*sum)
+        let mut sums = vec![[0.0; 2]];
+        sums.extend(pairs.iter().scan([0.0; 2], |[sum, squares], (_, added)| {
+            (*sum, *squares) = (*sum + added, *squares + added * added);
+            Some([*sum, *squares])
         }));
         Self { at: pairs.into_iter().map(|(at, _)| at).collect(), sums }
     }
 
-    /// Mean over the `count` samples around that confidence, half on either side where there are
-    /// as many.
-    fn near(&self, confidence: f64, count: usize) -> f64 {
+    /// Over the `count` samples around that confidence, half on either side where there are as
+    /// many.
+    fn near(&self, confidence: f64, count: usize) -> Spread {
         let count = count.min(self.at.len());
         let place = self.at.partition_point(|at| *at < confidence);
         let first = place.saturating_sub(count / 2).min(self.at.len() - count);
-        (self.sums[first + count] - self.sums[first]) / count as f64
+        let mean_of = |which: usize| {
+            (self.sums[first + count][which] - self.sums[first][which]) / count as f64
+        };
+        let (mean, square) = (mean_of(0), mean_of(1));
+        Spread { mean, deviation: (square - mean * mean).max(0.0).sqrt() }
     }
 }
 
-fn confidences(examples: &Examples, log_probabilities: &[f32], classes: usize) -> Vec<f64> {
+/// Of what `log_probabilities`, `[rows, classes]`, says of each example's label.
+pub(super) fn confidences(
+    examples: &Examples,
+    log_probabilities: &[f32],
+    classes: usize,
+) -> Vec<f64> {
     let rows = log_probabilities.chunks_exact(classes).zip(&examples.labels);
     rows.map(|(row, label)| confidence(row, *label as usize)).collect()
 }
@@ -151,16 +178,35 @@ mod tests {
     use crate::unlearning::fixture::World;
 
     #[test]
-    fn a_mean_is_over_the_nearest_and_never_runs_out() {
-        let added = Added {
-            at: (0..6).map(f64::from).collect(),
-            sums: vec![0.0, 0.0, 1.0, 3.0, 6.0, 10.0, 15.0],
-        };
-        for (confidence, count, expected) in
-            [(-9.0, 3, 1.0), (3.0, 2, 2.5), (2.5, 2, 2.5), (9.0, 3, 4.0), (3.0, 99, 2.5)]
-        {
+    fn a_spread_is_over_the_nearest_and_never_runs_out() {
+        let added = Added::along((0..6).rev().map(f64::from).map(|at| (at, at)).collect());
+        for (confidence, count, mean, deviation) in [
+            (-9.0, 3, 1.0, (2.0_f64 / 3.0).sqrt()),
+            (3.0, 2, 2.5, 0.5),
+            (2.5, 2, 2.5, 0.5),
+            (9.0, 3, 4.0, (2.0_f64 / 3.0).sqrt()),
+            (3.0, 99, 2.5, (35.0_f64 / 12.0).sqrt()),
+            (3.0, 1, 3.0, 0.0),
+        ] {
             let found = added.near(confidence, count);
-            assert!((found - expected).abs() < 1e-12, "{found} around {confidence}");
+            assert!((found.mean - mean).abs() < 1e-12, "{} at {confidence}", found.mean);
+            assert!((found.deviation - deviation).abs() < 1e-9, "{}", found.deviation);
+        }
+    }
+
+    /// A sample that stands out further than chance alone makes any hold-out sample stand out was
+    /// learned by heart, and the target does not follow it.
+    #[test]
+    fn what_exceeds_chance_is_memory() {
+        let world = World::new(300, 300, 20, &Device::flex());
+        let anchored = |by: f64| {
+            let anchor = more_confident(&world.forgotten, &world.forgotten_out_of_fold, by);
+            let task = Task { forgotten_anchor: &anchor, ..world.task() };
+            Counterfactual::of(&task, 0.75).confidences
+        };
+        let (far, further) = (anchored(40.0), anchored(60.0));
+        for (far, further) in far.iter().zip(&further) {
+            assert!((far - further).abs() < 1e-9, "{far} {further}");
         }
     }
 

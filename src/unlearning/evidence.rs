@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::Task;
 use super::rank_test::compare;
+use super::selection::Selection;
 use crate::domain::examples::Examples;
 use crate::nn::{
     network::Network,
@@ -32,6 +33,9 @@ pub struct Evidence {
     /// Mean cross entropy on the hold-out set, in nats.
     pub holdout_loss_before: Option<f64>,
     pub holdout_loss_after: Option<f64>,
+    /// How the samples differ from a random draw; absent in evidence of before it was measured.
+    #[serde(default)]
+    pub selection: Option<Selection>,
     /// Mean KL divergence from the network before to the network after, in nats, on the hold-out
     /// samples, or on the retained ones where there are none.
     pub drift: Option<f64>,
@@ -100,6 +104,7 @@ pub fn measure(task: &Task<'_>, updated: &Network) -> Evidence {
         holdout_accuracy_after: accuracy(&after, labels),
         holdout_loss_before: mean_cross_entropy(&before, labels),
         holdout_loss_after: mean_cross_entropy(&after, labels),
+        selection: Some(Selection::of(task)),
         drift,
     }
 }

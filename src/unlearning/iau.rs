@@ -54,13 +54,10 @@ pub struct Iau {
     steps_max: u32,
 }
 
-/// The step size goes with this power of the share of a step's rows that are there to forget.
-const SIZE_EXPONENT: f64 = 0.75;
-
 impl Default for Iau {
     fn default() -> Self {
         Self {
-            learning_rate: 1e-3,
+            learning_rate: 1.5e-3,
             rows_per_step: 64,
             forget_weight: 1.0,
             own_share: 0.75,
@@ -129,7 +126,7 @@ impl Iau {
     ) -> Result<(Network, f64), UnlearningError> {
         let steps = self.steps(task.forgotten.len());
         let size = (task.forgotten.len() as f64 / self.rows_per_step as f64).min(1.0);
-        let learning_rate = self.learning_rate * size.powf(SIZE_EXPONENT);
+        let learning_rate = self.learning_rate * size.sqrt();
         let weight = self.forget_weight * size;
         let falling = |step| learning_rate * (1.0 - f64::from(step) / f64::from(steps));
         let mut lowered = 0.0;

@@ -15,6 +15,7 @@ pub mod influence;
 pub mod neg_grad_plus;
 pub mod rank_test;
 pub mod reference;
+pub mod selection;
 pub mod ssd;
 
 use burn::tensor::Device;
@@ -130,6 +131,11 @@ pub trait Update: Send + Sync {
     /// to update them; only of linear networks.
     fn perturbation(&self) -> Option<PerturbationSpec> {
         None
+    }
+
+    /// Whether what it promises holds whichever samples are deleted, and not for random draws alone.
+    fn takes_any_selection(&self) -> bool {
+        false
     }
 
     /// The same task gives the same network to the bit on one machine.
