@@ -25,6 +25,9 @@ pub struct EvaluateArgs {
     /// A bundled suite, `quick`, `paper` or `deep`, or the path of a TOML file.
     #[arg(long, default_value = "quick")]
     suite: String,
+    /// Only these of the suite's data sets, by name; all when absent.
+    #[arg(long = "dataset")]
+    datasets: Vec<String>,
     /// Folder of the files that the suite reads.
     #[arg(long)]
     data: Option<PathBuf>,
@@ -39,8 +42,12 @@ pub struct EvaluateArgs {
 impl EvaluateArgs {
     pub async fn run(self, config: &Config) -> Result<(), CliError> {
         let telemetry = telemetry::install(&config.telemetry)?;
-        let suite = Suite::load(&self.suite)?;
-        let out = self.out.unwrap_or_else(|| PathBuf::from("forgetd-evaluation").join(&suite.name));
+        let mut suite = Suite::load(&self.suite)?;
+        let folder = PathBuf::from("forgetd-evaluation").join(&suite.name);
+        if !self.datasets.is_empty() {
+            suite = suite.restricted_to(&self.datasets)?;
+        }
+        let out = self.out.unwrap_or(folder);
         let threads = self.threads.or_else(|| thread::available_parallelism().ok().map(Into::into));
         let options = Options {
             data: self.data,

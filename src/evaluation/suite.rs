@@ -231,6 +231,22 @@ impl Suite {
         Ok(suite)
     }
 
+    /// Without the other data sets, and named after these.
+    ///
+    /// # Errors
+    /// When the suite has no data set of a name.
+    pub fn restricted_to(self, datasets: &[String]) -> Result<Self, EvaluationError> {
+        if let Some(name) = datasets.iter().find(|name| self.dataset(name).is_none()) {
+            return Err(EvaluationError::Suite(format!("there is no data set {name:?}")));
+        }
+        let kept = |name: &String| datasets.contains(name);
+        let mut suite = Self { name: format!("{}, {}", self.name, datasets.join(", ")), ..self };
+        suite.datasets.retain(|dataset| kept(&dataset.name));
+        suite.experiments.iter_mut().for_each(|experiment| experiment.datasets.retain(kept));
+        suite.timings.iter_mut().for_each(|timing| timing.datasets.retain(kept));
+        Ok(suite)
+    }
+
     pub fn dataset(&self, name: &str) -> Option<&DatasetSpec> {
         self.datasets.iter().find(|dataset| dataset.name == name)
     }

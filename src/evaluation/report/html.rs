@@ -5,12 +5,13 @@ use std::fmt::Write as _;
 use super::{
     drawings::{self, Palette},
     markdown::shown,
+    overview::{self, Standing},
     plot,
 };
 use crate::evaluation::{
     error::EvaluationError,
     figure::Figure,
-    judgement::{JUDGED, bars, mean_ranks},
+    judgement::{JUDGED, bars},
     summary::{Row, Summary, Table},
     timing::TimingTable,
 };
@@ -77,21 +78,13 @@ fn write(
     writeln!(page, "</dl>\n</body>\n</html>")
 }
 
-/// How many bars each method meets in each table, and its mean rank.
 fn write_overview(page: &mut String, summary: &Summary, palette: &Palette) -> std::fmt::Result {
-    let mut labels: Vec<&str> = Vec::new();
-    for row in summary.tables.iter().flat_map(|table| &table.methods) {
-        if !labels.contains(&row.label.as_str()) {
-            labels.push(&row.label);
-        }
-    }
+    let labels = overview::labels(summary);
     writeln!(
         page,
-        "<h2>How close to retraining</h2>\n<p>Bars met of those that apply, and the mean rank among \
-         the table's methods over the same figures (1 is the nearest). The bars: accF and accT \
-         within a point of the floor or within the floor's own interval where that is wider, AUC \
-         within 0.02, LiRA TPR within a point, klF at most 1.25 and klT at most 1.1 times the \
-         floor's.</p>\n<div class=\"wide\"><table><thead><tr><th></th>"
+        "<h2>How close to retraining</h2>\n<p>{}</p>\n<div class=\"wide\"><table><thead><tr>\
+         <th></th>",
+        overview::MEANING
     )?;
     for label in &labels {
         writeln!(page, "<th>{}{}</th>", swatch(palette.color(label)), escaped(label))?;
@@ -100,21 +93,17 @@ fn write_overview(page: &mut String, summary: &Summary, palette: &Palette) -> st
     for (number, table) in summary.tables.iter().enumerate() {
         let title = escaped(&table.title());
         write!(page, "<tr><th><a href=\"#table-{number}\">{title}</a></th>")?;
-        let ranks = mean_ranks(table);
-        for label in &labels {
-            let place = table.methods.iter().position(|row| row.label == **label);
-            match place.map(|at| (bars(&table.methods[at], &table.floor), ranks[at])) {
-                Some((bars, Some(rank))) => {
-                    let met = bars.iter().filter(|bar| bar.is_met).count();
-                    let class = if met == bars.len() { "met" } else { "missed" };
+        for standing in overview::standings(table, &labels) {
+            match standing {
+                Standing::Ranked { met, bars, rank } => {
+                    let class = if met == bars { "met" } else { "missed" };
                     write!(
                         page,
-                        "<td class=\"{class}\">{met}/{} <small>rank {rank:.1}</small></td>",
-                        bars.len()
+                        "<td class=\"{class}\">{met}/{bars} <small>rank {rank:.1}</small></td>"
                     )?;
                 }
-                Some((_, None)) => write!(page, "<td class=\"missed\">failed</td>")?,
-                None => write!(page, "<td></td>")?,
+                Standing::Failed => write!(page, "<td class=\"missed\">failed</td>")?,
+                Standing::Absent => write!(page, "<td></td>")?,
             }
         }
         writeln!(page, "</tr>")?;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::overview::{self, Standing};
 use crate::evaluation::{
     figure::Figure,
     statistics::Estimate,
@@ -28,6 +29,7 @@ fn write(text: &mut String, summary: &Summary) -> std::fmt::Result {
          the others. The aim is this row.\n",
         summary.retrainings
     )?;
+    write_overview(text, summary)?;
     for table in &summary.tables {
         write_table(text, table)?;
     }
@@ -39,6 +41,23 @@ fn write(text: &mut String, summary: &Summary) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_overview(text: &mut String, summary: &Summary) -> std::fmt::Result {
+    let labels = overview::labels(summary);
+    writeln!(text, "## How close to retraining\n\n{}\n", overview::MEANING)?;
+    writeln!(text, "| | {} |", labels.join(" | "))?;
+    writeln!(text, "|---|{}", "---|".repeat(labels.len()))?;
+    for table in &summary.tables {
+        let standings = overview::standings(table, &labels);
+        let cells = standings.into_iter().map(|standing| match standing {
+            Standing::Ranked { met, bars, rank } => format!("{met}/{bars}, rank {rank:.1}"),
+            Standing::Failed => "failed".to_owned(),
+            Standing::Absent => String::new(),
+        });
+        writeln!(text, "| {} | {} |", table.title(), cells.collect::<Vec<_>>().join(" | "))?;
+    }
+    writeln!(text)
 }
 
 fn write_table(text: &mut String, table: &Table) -> std::fmt::Result {

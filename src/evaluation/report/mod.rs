@@ -3,6 +3,7 @@
 mod drawings;
 mod html;
 mod markdown;
+mod overview;
 mod plot;
 
 use super::{

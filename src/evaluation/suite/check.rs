@@ -208,6 +208,20 @@ mod tests {
     }
 
     #[test]
+    fn a_suite_is_restricted_to_what_it_has() {
+        let paper = || Suite::load("paper").unwrap();
+        let two = paper().restricted_to(&["adult".into(), "mnist".into()]).unwrap();
+        assert_eq!(two.name, "paper, adult, mnist");
+        assert_eq!(two.datasets.len(), 2);
+        let all = two.experiments.iter().flat_map(|experiment| &experiment.datasets);
+        let timed = two.timings.iter().flat_map(|timing| &timing.datasets);
+        let named: BTreeSet<&str> = all.chain(timed).map(String::as_str).collect();
+        assert_eq!(named, BTreeSet::from(["adult", "mnist"]));
+        let error = paper().restricted_to(&["imagenet".into()]).unwrap_err().to_string();
+        assert!(error.contains("imagenet"), "{error}");
+    }
+
+    #[test]
     fn every_request_deletes_something() {
         let spec = |rows, share, requests| DeletionSpec {
             name: "set".into(),
