@@ -1,23 +1,26 @@
 //! Accepting a deletion request.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 use crate::{
     domain::{
         audit::AuditKind,
-        deletion::{DeletionState, Target, targets_digest},
+        deletion::{DeletionState, Target, TargetKind, targets_digest},
         identity::Digest,
         timestamp::Timestamp,
     },
     store::{
-        Store, StoreError,
-        approvals::{reason_to_suspend, set_state, withdraw_claims},
-        deletions::{DeletionDetails, read_details},
-        jobs::AT_ONCE,
+        StoreError,
+        approvals::{reason_to_suspend, suspend},
+        deletions::{DeletionDetails, read_all_details, read_details},
+        group_commit::Submission,
         postgres,
-        quotas::{Excess, excess, lock_quota},
+        quotas::{Excess, Quotas, excess, lock_quotas},
+        sql::{Sql, in_keys},
         sqlite,
-        transaction::{Dialect, Tx, writing},
+        transaction::{Dialect, Tx},
     },
 };
 
@@ -60,85 +63,143 @@ pub enum Acceptance<T = DeletionDetails> {
     QuotaExceeded(Excess),
 }
 
-impl Store {
-    /// Durable when it returns: request, targets with their samples, tombstones, audit leaf.
-    pub async fn accept_deletion(
-        &self,
-        new: &NewDeletion,
-        queue_limit: u64,
-    ) -> Result<Acceptance, StoreError> {
-        writing!(self, "accept_deletion", async |tx| {
-            if let Some(idempotency) = &new.idempotency
-                && let Some(earlier) = find_earlier(tx, idempotency).await?
-            {
-                return Ok(earlier);
-            }
-            if !has_room(tx, 1, queue_limit).await? {
-                return Ok(Acceptance::QueueFull);
-            }
-            if let Some(idempotency) = &new.idempotency
-                && !claim_key(tx, idempotency, new.id).await?
-            {
-                // Another transaction took the key meanwhile, and has committed.
-                let earlier = find_earlier(tx, idempotency).await?;
-                return earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"));
-            }
-            Ok(match enter(tx, new).await? {
-                Ok(details) => Acceptance::Accepted(details),
-                Err(excess) => Acceptance::QuotaExceeded(excess),
-            })
-        })
-    }
+/// Why a request did not enter; nothing of it was written.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Quota(Excess),
+    /// Another transaction took its idempotency key meanwhile, and has committed.
+    KeyTaken,
 }
 
-/// Whether so many requests more may wait.
-pub(super) async fn has_room(
+/// Answers each of them, in their order, as if the ones before were committed.
+pub(super) async fn accept_group(
     tx: &mut Tx,
-    requests: u64,
-    queue_limit: u64,
-) -> Result<bool, StoreError> {
-    let open = tx.query(OPEN_UP_TO).count(queue_limit).fetch_one().await?;
-    Ok(open.count::<u64>("open")?.saturating_add(requests) <= queue_limit)
+    group: &[Submission],
+) -> Result<Vec<Acceptance>, StoreError> {
+    let all: Vec<&NewDeletion> = group.iter().map(|submission| &submission.new).collect();
+    let quotas = lock(tx, &all).await?;
+    let queue_limit = group.iter().map(|submission| submission.queue_limit).max();
+    let mut open = count_open(tx, queue_limit.unwrap_or(0)).await?;
+    let mut answers = Vec::with_capacity(group.len());
+    let mut entering = Vec::new();
+    for Submission { new, queue_limit, .. } in group {
+        let earlier = find_earlier(tx, new).await?;
+        if earlier.is_none() && open < *queue_limit {
+            open += 1;
+            entering.push((answers.len(), new));
+        }
+        answers.push(earlier.unwrap_or(Acceptance::QueueFull));
+    }
+    let new: Vec<_> = entering.iter().map(|(_, new)| *new).collect();
+    for ((index, new), entered) in entering.into_iter().zip(enter(tx, &new, &quotas).await?) {
+        answers[index] = match entered {
+            Ok(details) => Acceptance::Accepted(details),
+            Err(Refusal::Quota(excess)) => Acceptance::QuotaExceeded(excess),
+            Err(Refusal::KeyTaken) => {
+                let earlier = find_earlier(tx, new).await?;
+                earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"))?
+            }
+        };
+    }
+    Ok(answers)
 }
 
-/// Writes one request with everything that comes with it. Beyond the key's quota the transaction is
-/// abandoned.
+/// Other requests of these keys, and other writers of these models, wait from here on until the
+/// transaction has ended.
+pub(super) async fn lock(tx: &mut Tx, deletions: &[&NewDeletion]) -> Result<Quotas, StoreError> {
+    let ids: BTreeSet<Uuid> = deletions.iter().filter_map(|new| new.api_key_id).collect();
+    let quotas = lock_quotas(tx, &Vec::from_iter(ids)).await?;
+    let models: BTreeSet<Uuid> = deletions.iter().map(|new| new.model_id).collect();
+    for model_id in models {
+        tx.lock_model(model_id).await?;
+    }
+    Ok(quotas)
+}
+
+/// Requests that wait, counted no further than the limit.
+pub(super) async fn count_open(tx: &mut Tx, limit: u64) -> Result<u64, StoreError> {
+    tx.query(OPEN_UP_TO).count(limit).fetch_one().await?.count("open")
+}
+
+/// What became of requests that were written at once.
+enum Written {
+    All(Vec<DeletionDetails>),
+    /// One of them, and with it what was written.
+    Refused(Refusal),
+    /// What one of them gets hangs on what becomes of another.
+    Entangled,
+}
+
+/// Writes requests with everything that comes with them, as if one after the other; the caller holds
+/// the [`lock`].
 pub(super) async fn enter(
     tx: &mut Tx,
-    new: &NewDeletion,
-) -> Result<Result<DeletionDetails, Excess>, StoreError> {
-    let quota = lock_quota(tx, new).await?;
-    tx.lock_model(new.model_id).await?;
-    insert_request(tx, new).await?;
-    let samples = claim_samples(tx, new.id, new.model_id).await?;
-    judge_targets(tx, new.id, new.model_id).await?;
-    if let Some(excess) = excess(tx, new, quota, samples).await? {
-        tx.abandon();
-        return Ok(Err(excess));
+    all: &[&NewDeletion],
+    quotas: &Quotas,
+) -> Result<Vec<Result<DeletionDetails, Refusal>>, StoreError> {
+    if all.is_empty() {
+        return Ok(Vec::new());
     }
-    let reason = reason_to_suspend(tx, new).await?;
-    let state = match (samples, &reason) {
-        (0, _) => DeletionState::Rejected,
-        (_, None) => DeletionState::Queued,
-        (_, Some(_)) => DeletionState::Suspended,
-    };
-    if state == DeletionState::Suspended {
-        withdraw_claims(tx, new.id).await?;
+    tx.query("SAVEPOINT entry").execute().await?;
+    let written = write(tx, all, quotas).await?;
+    if !matches!(written, Written::All(_)) {
+        tx.query("ROLLBACK TO SAVEPOINT entry").execute().await?;
     }
-    set_state(tx, new.id, state, samples, reason.as_deref()).await?;
-    let details = record_entry(tx, new.id, new.received_at).await?;
+    tx.query("RELEASE SAVEPOINT entry").execute().await?;
+    match written {
+        Written::All(written) => Ok(written.into_iter().map(Ok).collect()),
+        Written::Refused(refusal) if all.len() == 1 => Ok(vec![Err(refusal)]),
+        Written::Entangled if all.len() == 1 => {
+            Err(tx.damaged("samples that could not be claimed"))
+        }
+        Written::Refused(_) | Written::Entangled => {
+            let mut each = Vec::with_capacity(all.len());
+            for new in all {
+                each.extend(Box::pin(enter(tx, &[*new], quotas)).await?);
+            }
+            Ok(each)
+        }
+    }
+}
+
+async fn write(tx: &mut Tx, all: &[&NewDeletion], quotas: &Quotas) -> Result<Written, StoreError> {
+    let ids: Vec<Uuid> = all.iter().map(|new| new.id).collect();
+    for new in all {
+        if !claim_key(tx, new).await? {
+            return Ok(Written::Refused(Refusal::KeyTaken));
+        }
+    }
+    insert(tx, all).await?;
+    if !claim_samples(tx, &ids).await? {
+        return Ok(Written::Entangled);
+    }
+    judge_targets(tx, &ids).await?;
+    if let Some(excess) = excess(tx, all, quotas).await? {
+        return Ok(Written::Refused(Refusal::Quota(excess)));
+    }
+    set_states(tx, &ids).await?;
+    for new in all {
+        if let Some(reason) = reason_to_suspend(tx, new).await? {
+            if all.len() > 1 {
+                return Ok(Written::Entangled);
+            }
+            suspend(tx, new.id, &reason).await?;
+        }
+    }
+    let mut known = read_all_details(tx, &ids).await?;
+    let mut written = Vec::with_capacity(all.len());
+    for new in all {
+        let details = known.remove(&new.id);
+        let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
+        record_entry(tx, &details, new.received_at);
+        written.push(details);
+    }
     tx.wake();
-    Ok(Ok(details))
+    Ok(Written::All(written))
 }
 
 /// Records how the request entered: in the queue, set aside for an approval, or not at all.
-pub(super) async fn record_entry(
-    tx: &mut Tx,
-    id: Uuid,
-    now: Timestamp,
-) -> Result<DeletionDetails, StoreError> {
-    let details = read_details(tx, id).await?;
-    let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
+pub(super) fn record_entry(tx: &mut Tx, details: &DeletionDetails, now: Timestamp) {
     let request = &details.request;
     let kind = match request.state {
         DeletionState::Rejected => AuditKind::DeletionRejected,
@@ -153,11 +214,10 @@ pub(super) async fn record_entry(
         "targets": details.targets.len(),
         "targets_digest": targets_digest(&details.targets),
     });
-    tx.record(now, kind, request.model_id, id, facts);
-    Ok(details)
+    tx.record(now, kind, request.model_id, request.id, facts);
 }
 
-/// Counts no further than the limit. Three index ranges, not one disjunction.
+/// Three index ranges, not one disjunction.
 const OPEN_UP_TO: &str = "SELECT COUNT(*) AS open FROM (
          SELECT id FROM deletion_requests WHERE state = 'suspended'
          UNION ALL
@@ -166,10 +226,9 @@ const OPEN_UP_TO: &str = "SELECT COUNT(*) AS open FROM (
          SELECT id FROM deletion_requests WHERE state = 'unlearning'
          LIMIT $1) AS requests";
 
-async fn find_earlier(
-    tx: &mut Tx,
-    idempotency: &Idempotency,
-) -> Result<Option<Acceptance>, StoreError> {
+/// What its idempotency key stands for already.
+async fn find_earlier(tx: &mut Tx, new: &NewDeletion) -> Result<Option<Acceptance>, StoreError> {
+    let Some(idempotency) = &new.idempotency else { return Ok(None) };
     let row = tx
         .query("SELECT body, deletion_id FROM idempotency_keys WHERE api_key_id = $1 AND key = $2")
         .bind(idempotency.api_key_id)
@@ -185,12 +244,9 @@ async fn find_earlier(
     Ok(Some(Acceptance::Repeated(details)))
 }
 
-/// False when the key is taken. Waits for another transaction that is taking it.
-async fn claim_key(
-    tx: &mut Tx,
-    idempotency: &Idempotency,
-    deletion_id: Uuid,
-) -> Result<bool, StoreError> {
+/// False when its idempotency key is taken. Waits for another transaction that is taking it.
+async fn claim_key(tx: &mut Tx, new: &NewDeletion) -> Result<bool, StoreError> {
+    let Some(idempotency) = &new.idempotency else { return Ok(true) };
     let claimed = tx
         .query(
             "INSERT INTO idempotency_keys (api_key_id, key, body, deletion_id)
@@ -199,135 +255,164 @@ async fn claim_key(
         .bind(idempotency.api_key_id)
         .bind(idempotency.key.as_str())
         .digest(&idempotency.body)
-        .bind(deletion_id)
+        .bind(new.id)
         .execute()
         .await?;
     Ok(claimed == 1)
 }
 
-async fn insert_request(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
-    tx.query(
-        "INSERT INTO deletion_requests
-             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
-         VALUES ($1, $2, $3, 0, 0, $4, $5, $6, $7)",
-    )
-    .bind(new.id)
-    .bind(new.model_id)
-    .bind(DeletionState::Queued.as_str())
-    .time(AT_ONCE)
-    .bind(new.api_key_id)
-    .time(new.received_at)
-    .time(new.due_by)
-    .execute_one()
-    .await?;
-    let targets = match tx.dialect() {
-        Dialect::Sqlite => sqlite::insert_targets(tx, new.id, &new.targets).await?,
-        Dialect::Postgres => postgres::insert_targets(tx, new.id, &new.targets).await?,
+async fn insert(tx: &mut Tx, all: &[&NewDeletion]) -> Result<(), StoreError> {
+    let (requests, targets) = match tx.dialect() {
+        Dialect::Sqlite => {
+            (sqlite::insert_deletions(tx, all).await?, sqlite::insert_targets(tx, all).await?)
+        }
+        Dialect::Postgres => {
+            (postgres::insert_deletions(tx, all).await?, postgres::insert_targets(tx, all).await?)
+        }
     };
-    if targets == new.targets.len() as u64 {
+    let named: usize = all.iter().map(|new| new.targets.len()).sum();
+    if (requests, targets) == (all.len() as u64, named as u64) {
         Ok(())
     } else {
-        Err(tx.damaged("targets that were not written"))
+        Err(tx.damaged("requests or targets that were not written"))
     }
 }
 
-/// Gives the request every live sample under its targets that no other request deletes, and
-/// puts tombstones on them and on its subjects. Returns how many samples it has now.
-pub(super) async fn claim_samples(
-    tx: &mut Tx,
-    deletion_id: Uuid,
-    model_id: Uuid,
-) -> Result<u64, StoreError> {
-    // Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too
-    // would offer PostgreSQL the index over all usable samples, which it walks once per target
-    // while the table's statistics are young. SQLite takes a CROSS JOIN in the order in which it
-    // stands; left to itself it walks all samples of the model, and looks for each among the targets.
-    let samples = tx
-        .query(
-            "INSERT INTO deletion_samples (deletion_id, sample_id)
-             SELECT t.deletion_id, s.id
-             FROM deletion_targets t CROSS JOIN samples s
-             WHERE t.deletion_id = $1 AND t.kind = 'sample'
-                 AND s.model_id = $2 AND s.sample_key = t.key AND s.deletion_id IS NULL
-             UNION
-             SELECT t.deletion_id, s.id
-             FROM deletion_targets t CROSS JOIN samples s
-             WHERE t.deletion_id = $1 AND t.kind = 'subject'
-                 AND s.model_id = $2 AND s.subject_key = t.key AND s.deletion_id IS NULL",
-        )
-        .bind(deletion_id)
-        .bind(model_id)
-        .execute()
-        .await?;
-    let claimed = tx
-        .query(
-            "UPDATE samples SET deletion_id = $1
-             WHERE id IN (SELECT sample_id FROM deletion_samples WHERE deletion_id = $1)",
-        )
-        .bind(deletion_id)
-        .execute()
-        .await?;
-    if claimed != samples {
-        return Err(tx.damaged("samples that could not be claimed"));
-    }
-    tx.query(
+/// Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too would
+/// offer `PostgreSQL` the index over all usable samples, which it walks once per target while the
+/// table's statistics are young. `SQLite` takes a CROSS JOIN in the order in which it stands; left to
+/// itself it walks all samples of the model, and looks for each among the targets.
+const CLAIM: Sql = in_keys!(
+    "INSERT INTO deletion_samples (deletion_id, sample_id)
+     WITH r AS (SELECT id, model_id FROM deletion_requests WHERE id",
+    "1",
+    ")
+     SELECT r.id, s.id
+     FROM r CROSS JOIN deletion_targets t CROSS JOIN samples s
+     WHERE t.deletion_id = r.id AND t.kind = 'sample'
+         AND s.model_id = r.model_id AND s.sample_key = t.key AND s.deletion_id IS NULL
+     UNION
+     SELECT r.id, s.id
+     FROM r CROSS JOIN deletion_targets t CROSS JOIN samples s
+     WHERE t.deletion_id = r.id AND t.kind = 'subject'
+         AND s.model_id = r.model_id AND s.subject_key = t.key AND s.deletion_id IS NULL"
+);
+
+/// Gives each request every live sample under its targets that no other deletes, and puts
+/// tombstones on them. False when two of the requests name the same sample.
+pub(super) async fn claim_samples(tx: &mut Tx, ids: &[Uuid]) -> Result<bool, StoreError> {
+    let named = tx.query(CLAIM).bind_ids(ids).execute().await?;
+    let sql = in_keys!(
+        "UPDATE samples SET deletion_id = d.deletion_id FROM deletion_samples d
+         WHERE samples.id = d.sample_id AND d.deletion_id",
+        "1",
+        ""
+    );
+    let claimed = tx.query(sql).bind_ids(ids).execute().await?;
+    let sql = in_keys!(
         "INSERT INTO tombstones (model_id, kind, key, deletion_id)
          SELECT s.model_id, 'sample', s.sample_key, d.deletion_id
-         FROM deletion_samples d JOIN samples s ON s.id = d.sample_id
-         WHERE d.deletion_id = $1
-         ON CONFLICT (model_id, kind, key) DO NOTHING",
-    )
-    .bind(deletion_id)
-    .execute()
-    .await?;
-    Ok(samples)
+         FROM deletion_samples d CROSS JOIN samples s
+         WHERE s.id = d.sample_id AND d.deletion_id",
+        "1",
+        "ON CONFLICT (model_id, kind, key) DO NOTHING"
+    );
+    tx.query(sql).bind_ids(ids).execute().await?;
+    Ok(claimed == named)
 }
 
-/// Writes how many samples each target gave, and why those with none gave none.
-pub(super) async fn judge_targets(
-    tx: &mut Tx,
-    deletion_id: Uuid,
-    model_id: Uuid,
-) -> Result<(), StoreError> {
-    for (count, known) in [
-        (
-            "UPDATE deletion_targets SET rejection = NULL, samples = (
-                 SELECT COUNT(*) FROM samples s
-                 WHERE s.model_id = $2 AND s.sample_key = deletion_targets.key
-                     AND s.deletion_id = $1 AND s.deleted_at IS NULL)
-             WHERE deletion_id = $1 AND kind = 'sample'",
-            "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
-                 SELECT 1 FROM samples s
-                 WHERE s.model_id = $2 AND s.sample_key = deletion_targets.key)
-                 THEN 'already_deleted' ELSE 'unknown_sample' END
-             WHERE deletion_id = $1 AND kind = 'sample' AND samples = 0",
-        ),
-        (
-            "UPDATE deletion_targets SET rejection = NULL, samples = (
-                 SELECT COUNT(*) FROM samples s
-                 WHERE s.model_id = $2 AND s.subject_key = deletion_targets.key
-                     AND s.deletion_id = $1 AND s.deleted_at IS NULL)
-             WHERE deletion_id = $1 AND kind = 'subject'",
-            "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
-                 SELECT 1 FROM samples s
-                 WHERE s.model_id = $2 AND s.subject_key = deletion_targets.key)
-                 THEN 'already_deleted' ELSE 'unknown_subject' END
-             WHERE deletion_id = $1 AND kind = 'subject' AND samples = 0",
-        ),
-    ] {
-        tx.query(count).bind(deletion_id).bind(model_id).execute().await?;
-        tx.query(known).bind(deletion_id).bind(model_id).execute().await?;
+/// How the targets of a kind are judged.
+struct Judgement {
+    /// Counts the samples that each target gave.
+    count: Sql,
+    /// Says why those with none gave none.
+    explain: Sql,
+}
+
+const fn judgement(kind: TargetKind) -> Judgement {
+    match kind {
+        TargetKind::Sample => Judgement {
+            count: in_keys!(
+                "UPDATE deletion_targets SET rejection = NULL, samples = (
+                     SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
+                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                         AND s.sample_key = deletion_targets.key
+                         AND s.deletion_id = deletion_targets.deletion_id
+                         AND s.deleted_at IS NULL)
+                 WHERE kind = 'sample' AND deletion_id",
+                "1",
+                "RETURNING samples"
+            ),
+            explain: in_keys!(
+                "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
+                     SELECT 1 FROM deletion_requests r CROSS JOIN samples s
+                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                         AND s.sample_key = deletion_targets.key)
+                     THEN 'already_deleted' ELSE 'unknown_sample' END
+                 WHERE kind = 'sample' AND samples = 0 AND deletion_id",
+                "1",
+                ""
+            ),
+        },
+        TargetKind::Subject => Judgement {
+            count: in_keys!(
+                "UPDATE deletion_targets SET rejection = NULL, samples = (
+                     SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
+                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                         AND s.subject_key = deletion_targets.key
+                         AND s.deletion_id = deletion_targets.deletion_id
+                         AND s.deleted_at IS NULL)
+                 WHERE kind = 'subject' AND deletion_id",
+                "1",
+                "RETURNING samples"
+            ),
+            explain: in_keys!(
+                "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
+                     SELECT 1 FROM deletion_requests r CROSS JOIN samples s
+                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                         AND s.subject_key = deletion_targets.key)
+                     THEN 'already_deleted' ELSE 'unknown_subject' END
+                 WHERE kind = 'subject' AND samples = 0 AND deletion_id",
+                "1",
+                ""
+            ),
+        },
     }
-    tx.query(
+}
+
+/// Writes how many samples each target gave, and why those with none gave none; puts tombstones on
+/// the subjects that gave some.
+pub(super) async fn judge_targets(tx: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
+    for kind in [TargetKind::Sample, TargetKind::Subject] {
+        let Judgement { count, explain } = judgement(kind);
+        let judged = tx.query(count).bind_ids(ids).fetch_all().await?;
+        let samples = judged.iter().map(|row| row.count::<u64>("samples"));
+        if samples.collect::<Result<Vec<_>, _>>()?.contains(&0) {
+            tx.query(explain).bind_ids(ids).execute().await?;
+        }
+    }
+    let sql = in_keys!(
         "INSERT INTO tombstones (model_id, kind, key, deletion_id)
-         SELECT DISTINCT $2, t.kind, t.key, t.deletion_id
-         FROM deletion_targets t
-         WHERE t.deletion_id = $1 AND t.kind = 'subject' AND t.samples > 0
-         ON CONFLICT (model_id, kind, key) DO NOTHING",
-    )
-    .bind(deletion_id)
-    .bind(model_id)
-    .execute()
-    .await?;
-    Ok(())
+         SELECT DISTINCT r.model_id, t.kind, t.key, t.deletion_id
+         FROM deletion_targets t JOIN deletion_requests r ON r.id = t.deletion_id
+         WHERE t.kind = 'subject' AND t.samples > 0 AND t.deletion_id",
+        "1",
+        "ON CONFLICT (model_id, kind, key) DO NOTHING"
+    );
+    tx.query(sql).bind_ids(ids).execute().await.map(drop)
+}
+
+/// `queued` with what each has claimed, or `rejected` where that is nothing.
+pub(super) async fn set_states(tx: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
+    let sql = in_keys!(
+        "UPDATE deletion_requests SET reason = NULL, samples = (
+             SELECT COUNT(*) FROM deletion_samples d WHERE d.deletion_id = deletion_requests.id),
+             state = CASE WHEN EXISTS (
+                 SELECT 1 FROM deletion_samples d WHERE d.deletion_id = deletion_requests.id)
+                 THEN 'queued' ELSE 'rejected' END
+         WHERE id",
+        "1",
+        ""
+    );
+    tx.query(sql).bind_ids(ids).execute().await.map(drop)
 }

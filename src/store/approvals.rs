@@ -6,8 +6,8 @@ use crate::{
     domain::{audit::AuditKind, deletion::DeletionState, timestamp::Timestamp},
     store::{
         NewDeletion, Store, StoreError,
-        acceptance::{claim_samples, judge_targets, record_entry},
-        deletions::release_samples,
+        acceptance::{claim_samples, judge_targets, record_entry, set_states},
+        deletions::{read_details, release_samples},
         intakes::follow_earlier,
         transaction::{Tx, writing},
     },
@@ -35,13 +35,16 @@ impl Store {
                 Ok(model_id) => model_id,
                 Err(other) => return Ok(other),
             };
-            let samples = claim_samples(tx, id, model_id).await?;
-            judge_targets(tx, id, model_id).await?;
-            let state = if samples == 0 { DeletionState::Rejected } else { DeletionState::Queued };
-            set_state(tx, id, state, samples, None).await?;
-            let details = serde_json::json!({"by": by});
-            tx.record(now, AuditKind::DeletionApproved, model_id, id, details);
-            record_entry(tx, id, now).await?;
+            if !claim_samples(tx, &[id]).await? {
+                return Err(tx.damaged("samples that could not be claimed"));
+            }
+            judge_targets(tx, &[id]).await?;
+            set_states(tx, &[id]).await?;
+            let facts = serde_json::json!({"by": by});
+            tx.record(now, AuditKind::DeletionApproved, model_id, id, facts);
+            let details = read_details(tx, id).await?;
+            let details = details.ok_or_else(|| tx.damaged("a request that vanished"))?;
+            record_entry(tx, &details, now);
             follow_earlier(tx, id).await?;
             tx.wake();
             Ok(Decision::Done)
@@ -67,7 +70,13 @@ impl Store {
             .bind(id)
             .execute()
             .await?;
-            set_state(tx, id, DeletionState::Rejected, 0, None).await?;
+            tx.query(
+                "UPDATE deletion_requests SET state = 'rejected', samples = 0, reason = NULL
+                 WHERE id = $1",
+            )
+            .bind(id)
+            .execute_one()
+            .await?;
             let details = serde_json::json!({"by": by});
             tx.record(now, AuditKind::DeletionRefused, model_id, id, details);
             Ok(Decision::Done)
@@ -133,16 +142,10 @@ pub(super) async fn reason_to_suspend(
     }))
 }
 
-pub(super) async fn set_state(
-    tx: &mut Tx,
-    id: Uuid,
-    state: DeletionState,
-    samples: u64,
-    reason: Option<&str>,
-) -> Result<(), StoreError> {
-    tx.query("UPDATE deletion_requests SET state = $1, samples = $2, reason = $3 WHERE id = $4")
-        .bind(state.as_str())
-        .count(samples)
+/// Sets the request aside until somebody decides; what it has claimed it lets go.
+pub(super) async fn suspend(tx: &mut Tx, id: Uuid, reason: &str) -> Result<(), StoreError> {
+    withdraw_claims(tx, id).await?;
+    tx.query("UPDATE deletion_requests SET state = 'suspended', reason = $1 WHERE id = $2")
         .bind(reason)
         .bind(id)
         .execute_one()
@@ -150,7 +153,7 @@ pub(super) async fn set_state(
 }
 
 /// The request leaves everything as it was before it came, but for its own rows.
-pub(super) async fn withdraw_claims(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
+async fn withdraw_claims(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
     release_samples(tx, id).await?;
     for sql in [
         "DELETE FROM tombstones WHERE deletion_id = $1",

@@ -1,5 +1,7 @@
 //! Deletion requests: reading, cancelling, and what keeps deleted samples out.
 
+use std::collections::HashMap;
+
 use uuid::Uuid;
 
 use crate::{
@@ -13,6 +15,7 @@ use crate::{
         Store, StoreError,
         models::read_name,
         row::Row,
+        sql::in_keys,
         transaction::{Tx, reading, writing},
     },
 };
@@ -232,44 +235,52 @@ pub(super) async fn read_details(
     tx: &mut Tx,
     id: Uuid,
 ) -> Result<Option<DeletionDetails>, StoreError> {
-    let row = tx
-        .query(
-            "SELECT r.*, m.name AS model_name, j.evidence
-             FROM deletion_requests r
-                 JOIN models m ON m.id = r.model_id
-                 LEFT JOIN jobs j ON j.id = r.batch_id
-             WHERE r.id = $1",
-        )
-        .bind(id)
-        .fetch_optional()
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let targets = tx
-        .query(
-            "SELECT kind, key, samples, rejection FROM deletion_targets
-             WHERE deletion_id = $1 ORDER BY position",
-        )
-        .bind(id)
-        .fetch_all()
-        .await?;
-    let targets = targets
-        .iter()
-        .map(|row| {
-            Ok(TargetOutcome {
-                kind: row.word("kind")?,
-                key: row.key("key")?,
-                samples: row.count("samples")?,
-                rejection: row.word_or_none("rejection")?,
-            })
-        })
-        .collect::<Result<_, StoreError>>()?;
-    let evidence: Option<sqlx::types::Json<serde_json::Value>> = row.get("evidence")?;
-    Ok(Some(DeletionDetails {
-        request: read_request(&row)?,
-        model: read_name(&row, "model_name")?,
-        targets,
-        evidence: evidence.map(|json| json.0),
-    }))
+    Ok(read_all_details(tx, &[id]).await?.remove(&id))
+}
+
+/// Of those of the requests that there are.
+pub(super) async fn read_all_details(
+    tx: &mut Tx,
+    ids: &[Uuid],
+) -> Result<HashMap<Uuid, DeletionDetails>, StoreError> {
+    let sql = in_keys!(
+        "SELECT r.*, m.name AS model_name, j.evidence
+         FROM deletion_requests r
+             JOIN models m ON m.id = r.model_id
+             LEFT JOIN jobs j ON j.id = r.batch_id
+         WHERE r.id",
+        "1",
+        ""
+    );
+    let mut found = HashMap::with_capacity(ids.len());
+    for row in tx.query(sql).bind_ids(ids).fetch_all().await? {
+        let evidence: Option<sqlx::types::Json<serde_json::Value>> = row.get("evidence")?;
+        let details = DeletionDetails {
+            request: read_request(&row)?,
+            model: read_name(&row, "model_name")?,
+            targets: Vec::new(),
+            evidence: evidence.map(|json| json.0),
+        };
+        found.insert(details.request.id, details);
+    }
+    let sql = in_keys!(
+        "SELECT deletion_id, kind, key, samples, rejection FROM deletion_targets
+         WHERE deletion_id",
+        "1",
+        "ORDER BY deletion_id, position"
+    );
+    for row in tx.query(sql).bind_ids(ids).fetch_all().await? {
+        let target = TargetOutcome {
+            kind: row.word("kind")?,
+            key: row.key("key")?,
+            samples: row.count("samples")?,
+            rejection: row.word_or_none("rejection")?,
+        };
+        if let Some(details) = found.get_mut(&row.uuid("deletion_id")?) {
+            details.targets.push(target);
+        }
+    }
+    Ok(found)
 }
 
 fn read_request(row: &Row) -> Result<DeletionRequest, StoreError> {

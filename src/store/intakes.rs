@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         Acceptance, NewDeletion, Store, StoreError,
-        acceptance::{enter, has_room},
+        acceptance::{Refusal, count_open, enter, lock},
         callbacks::begin_telling,
         deletions::{DeletionDetails, is_needed_by_another, read_details, withdraw},
         row::Row,
@@ -148,13 +148,13 @@ impl Store {
         queue_limit: u64,
     ) -> Result<Acceptance<Intake>, StoreError> {
         let keyring = self.keyring();
-        let mut deletions: Vec<_> = new.deletions.iter().collect();
-        deletions.sort_by_key(|deletion| deletion.model_id);
+        let deletions: Vec<_> = new.deletions.iter().collect();
         writing!(self, "accept_intake", async |tx| {
             if let Some(earlier) = find_earlier(tx, new).await? {
                 return Ok(earlier);
             }
-            if !has_room(tx, deletions.len() as u64, queue_limit).await? {
+            let open = count_open(tx, queue_limit).await?;
+            if open.saturating_add(deletions.len() as u64) > queue_limit {
                 return Ok(Acceptance::QueueFull);
             }
             if !insert_intake(tx, new).await? {
@@ -162,10 +162,20 @@ impl Store {
                 let earlier = find_earlier(tx, new).await?;
                 return earlier.ok_or_else(|| tx.damaged("an intake that vanished"));
             }
-            for deletion in &deletions {
-                if let Err(excess) = enter(tx, deletion).await? {
-                    return Ok(Acceptance::QuotaExceeded(excess));
+            let quotas = lock(tx, &deletions).await?;
+            for entered in enter(tx, &deletions, &quotas).await? {
+                match entered {
+                    Ok(_) => {}
+                    Err(Refusal::Quota(excess)) => {
+                        tx.abandon();
+                        return Ok(Acceptance::QuotaExceeded(excess));
+                    }
+                    Err(Refusal::KeyTaken) => {
+                        return Err(tx.damaged("an idempotency key that nobody sent"));
+                    }
                 }
+            }
+            for deletion in &deletions {
                 let sql = "INSERT INTO intake_deletions (intake_id, deletion_id, is_own)
                            VALUES ($1, $2, true)";
                 tx.query(sql).bind(new.id).bind(deletion.id).execute_one().await?;

@@ -9,7 +9,9 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::{
     fail_point,
     store::{
-        Keyring, StoreError, audit, callbacks, outbox, postgres, sqlite,
+        Keyring, StoreError, audit, callbacks,
+        group_commit::GroupCommit,
+        outbox, postgres, sqlite,
         transaction::{Connection, Dialect, Tx, reading},
     },
 };
@@ -25,6 +27,7 @@ struct Shared {
     pools: Pools,
     keyring: Keyring,
     signal: watch::Sender<()>,
+    group_commit: GroupCommit,
 }
 
 enum Pools {
@@ -74,7 +77,8 @@ impl Store {
             let scheme = url.split(':').next().unwrap_or_default().to_owned();
             return Err(StoreError::Open { location: scheme, reason });
         };
-        Ok(Self { shared: Arc::new(Shared { location, pools, keyring, signal }) })
+        let group_commit = GroupCommit::default();
+        Ok(Self { shared: Arc::new(Shared { location, pools, keyring, signal, group_commit }) })
     }
 
     /// Brings the schema up to date; does nothing when it is. A new ledger takes the keyring's
@@ -124,6 +128,10 @@ impl Store {
 
     pub(super) fn keyring(&self) -> &Keyring {
         &self.shared.keyring
+    }
+
+    pub(super) fn group_commit(&self) -> &GroupCommit {
+        &self.shared.group_commit
     }
 
     /// For `reading!`.

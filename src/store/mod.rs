@@ -6,9 +6,9 @@
 //! differs: opening, waking others, bulk loading. What speaks of a sample is sealed (`sealing.rs`)
 //! before it comes near either.
 //!
-//! Locks are taken in one order: an idempotency key or a new intake, an API key, the master key or a
-//! model's ordinals, then the model (several by rising id), then an intake, a webhook's message, the
-//! webhook, and the head of the audit log.
+//! Locks are taken in one order: a new intake, an API key (several by rising id), the master key or a
+//! model's ordinals, then the model (several by rising id), then an idempotency key, an intake, a
+//! webhook's message, the webhook, and the head of the audit log.
 
 mod acceptance;
 mod agents;
@@ -25,6 +25,7 @@ mod deletions;
 mod deliveries;
 mod erasure;
 mod error;
+mod group_commit;
 mod ingestion;
 mod intakes;
 mod jobs;

@@ -13,12 +13,11 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::NewAuditEvent,
-        deletion::Target,
         identity::{Digest, Pseudonym},
         sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
+    store::{NewDeletion, StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -85,20 +84,41 @@ pub(super) async fn vacuum(pool: &PgPool) -> Result<(), StoreError> {
 
 // Bulk loading: a statement takes the rows as one array per column, which unnest zips together.
 
-pub(super) async fn insert_targets(
-    tx: &mut Tx,
-    deletion_id: Uuid,
-    targets: &[Target],
-) -> Result<u64, StoreError> {
-    let (kinds, keys): (Vec<_>, Vec<_>) =
-        targets.iter().map(|it| (it.kind.as_str(), it.key.as_bytes().as_slice())).unzip();
+pub(super) async fn insert_deletions(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+    tx.query(
+        "INSERT INTO deletion_requests
+             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
+         SELECT id, model_id, 'queued', 0, 0, 0, api_key_id, received_at, due_by
+         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[])
+             AS t (id, model_id, api_key_id, received_at, due_by)",
+    )
+    .array(all.iter().map(|it| it.id).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.model_id).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.api_key_id).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.received_at.as_micros()).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.due_by.as_micros()).collect::<Vec<_>>())
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_targets(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+    let rows = || {
+        let targets = |new: &&'_ NewDeletion| {
+            let id = new.id;
+            (0_i64..).zip(new.targets.clone()).map(move |(position, it)| (id, position, it))
+        };
+        all.iter().flat_map(targets)
+    };
+    let keys: Vec<Vec<u8>> = rows().map(|(_, _, it)| it.key.as_bytes().to_vec()).collect();
     tx.query(
         "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
-         SELECT $1, n - 1, kind, key, 0
-         FROM unnest($2::text[], $3::bytea[]) WITH ORDINALITY AS t (kind, key, n)",
+         SELECT deletion_id, position, kind, key, 0
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bytea[])
+             AS t (deletion_id, position, kind, key)",
     )
-    .bind(deletion_id)
-    .array(kinds)
+    .array(rows().map(|(id, _, _)| id).collect::<Vec<_>>())
+    .array(rows().map(|(_, position, _)| position).collect::<Vec<_>>())
+    .array(rows().map(|(_, _, it)| it.kind.as_str()).collect::<Vec<_>>())
     .array(keys)
     .execute()
     .await

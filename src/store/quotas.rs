@@ -1,6 +1,6 @@
 //! How many samples an API key may have deleted within a day.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use uuid::Uuid;
 
@@ -8,11 +8,20 @@ use crate::{
     domain::timestamp::Timestamp,
     store::{
         NewDeletion, StoreError,
-        transaction::{Dialect, Tx},
+        sql::{Sql, in_keys},
+        transaction::Tx,
     },
 };
 
 const DAY: Duration = Duration::from_hours(24);
+
+/// On `SQLite` the transaction is the only writer already.
+const LIMITS: Sql = Sql {
+    sqlite: "SELECT id, samples_per_day FROM api_keys
+             WHERE id IN (SELECT unhex(value) FROM json_each($1))",
+    postgres: "SELECT id, samples_per_day FROM api_keys WHERE id = ANY($1)
+               ORDER BY id FOR NO KEY UPDATE",
+};
 
 /// How far a request goes beyond its key's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,48 +35,66 @@ pub struct Excess {
     pub wait: Duration,
 }
 
-/// The key's quota. Other requests of the key wait from here on until this one has ended.
-pub(super) async fn lock_quota(tx: &mut Tx, new: &NewDeletion) -> Result<Option<u64>, StoreError> {
-    let Some(api_key_id) = new.api_key_id else { return Ok(None) };
-    let sql = match tx.dialect() {
-        Dialect::Sqlite => "SELECT samples_per_day FROM api_keys WHERE id = $1",
-        Dialect::Postgres => "SELECT samples_per_day FROM api_keys WHERE id = $1 FOR NO KEY UPDATE",
-    };
-    let row = tx.query(sql).bind(api_key_id).fetch_optional().await?;
-    row.map_or(Ok(None), |row| row.count_or_none("samples_per_day"))
+/// Of those of some keys that are limited.
+#[derive(Default)]
+pub(super) struct Quotas(HashMap<Uuid, u64>);
+
+/// Other requests of these keys wait from here on until the transaction has ended.
+pub(super) async fn lock_quotas(tx: &mut Tx, api_keys: &[Uuid]) -> Result<Quotas, StoreError> {
+    if api_keys.is_empty() {
+        return Ok(Quotas::default());
+    }
+    let rows = tx.query(LIMITS).bind_ids(api_keys).fetch_all().await?;
+    let mut quotas = HashMap::new();
+    for row in rows {
+        if let Some(limit) = row.count_or_none("samples_per_day")? {
+            quotas.insert(row.uuid("id")?, limit);
+        }
+    }
+    Ok(Quotas(quotas))
 }
 
-/// The request is written already, and does not count among the earlier ones.
+/// Of the first key whose requests, written and with their samples claimed, go beyond its quota
+/// together.
 pub(super) async fn excess(
     tx: &mut Tx,
-    new: &NewDeletion,
-    quota: Option<u64>,
-    samples: u64,
+    all: &[&NewDeletion],
+    quotas: &Quotas,
 ) -> Result<Option<Excess>, StoreError> {
-    let (Some(api_key_id), Some(limit)) = (new.api_key_id, quota) else { return Ok(None) };
-    let (used, oldest) = used_since(tx, api_key_id, new).await?;
-    if used + samples <= limit {
-        return Ok(None);
+    for (api_key_id, limit) in &quotas.0 {
+        let of_key = all.iter().filter(|new| new.api_key_id == Some(*api_key_id));
+        let Some(received_at) = of_key.clone().map(|new| new.received_at).min() else { continue };
+        let ids: Vec<Uuid> = of_key.map(|new| new.id).collect();
+        let samples = count_claimed(tx, &ids).await?;
+        let (used, oldest) = used_since(tx, *api_key_id, received_at.minus(DAY)).await?;
+        if used + samples > *limit {
+            let wait = oldest.unwrap_or(received_at).plus(DAY).since(received_at);
+            return Ok(Some(Excess { samples, used, limit: *limit, wait }));
+        }
     }
-    let wait = oldest.unwrap_or(new.received_at).plus(DAY).since(new.received_at);
-    Ok(Some(Excess { samples, used, limit, wait }))
+    Ok(None)
 }
 
+async fn count_claimed(tx: &mut Tx, ids: &[Uuid]) -> Result<u64, StoreError> {
+    let sql =
+        in_keys!("SELECT COUNT(*) AS samples FROM deletion_samples WHERE deletion_id", "1", "");
+    tx.query(sql).bind_ids(ids).fetch_one().await?.count("samples")
+}
+
+/// By requests whose samples are counted already, and when the first of them came.
 async fn used_since(
     tx: &mut Tx,
     api_key_id: Uuid,
-    new: &NewDeletion,
+    since: Timestamp,
 ) -> Result<(u64, Option<Timestamp>), StoreError> {
     let row = tx
         .query(
             "SELECT CAST(COALESCE(SUM(samples), 0) AS BIGINT) AS used, MIN(received_at) AS oldest
              FROM deletion_requests
-             WHERE api_key_id = $1 AND received_at > $2 AND samples > 0 AND state <> 'cancelled'
-                 AND id <> $3",
+             WHERE api_key_id = $1 AND received_at > $2 AND samples > 0 AND state <> 'cancelled'",
         )
         .bind(api_key_id)
-        .time(new.received_at.minus(DAY))
-        .bind(new.id)
+        .time(since)
         .fetch_one()
         .await?;
     Ok((row.count("used")?, row.time_or_none("oldest")?))

@@ -12,21 +12,23 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::NewAuditEvent,
-        deletion::Target,
         identity::{Digest, Pseudonym},
         sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
+    store::{NewDeletion, StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 const READERS_MAX: u32 = 4;
 
-/// Rows that the database's thread hands over before it waits for them to be taken: with few of
-/// them the two threads put each other to sleep all along a draw of thousands.
+/// Rows that a reader's thread hands over before it waits for them to be taken: with few of them the
+/// two threads put each other to sleep all along a draw of thousands.
 const ROW_BUFFER: usize = 1_024;
+
+/// Of the writer, in KiB: what a flood of requests touches lies all over the indices by keys.
+const WRITER_CACHE: &str = "-16384";
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,13 +44,13 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
     let options = options
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
-        .row_buffer_size(ROW_BUFFER)
         .pragma("temp_store", "MEMORY")
         .pragma("trusted_schema", "OFF");
     let writing = options
         .clone()
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
+        .pragma("cache_size", WRITER_CACHE)
         .pragma("secure_delete", "ON");
     let write = SqlitePoolOptions::new()
         .max_connections(1)
@@ -72,7 +74,7 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
     let read = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.read_only(true));
+        .connect_lazy_with(options.read_only(true).row_buffer_size(ROW_BUFFER));
     Ok((url.to_owned(), write, read))
 }
 
@@ -108,17 +110,41 @@ fn hex_of(id: Uuid) -> String {
     id.simple().to_string()
 }
 
-pub(super) async fn insert_targets(
-    tx: &mut Tx,
-    deletion_id: Uuid,
-    targets: &[Target],
-) -> Result<u64, StoreError> {
-    let rows: Vec<_> = targets.iter().map(|target| (target.kind, target.key)).collect();
+pub(super) async fn insert_deletions(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+    let rows: Vec<_> = all
+        .iter()
+        .map(|it| {
+            let (id, model_id, api_key_id) =
+                (hex_of(it.id), hex_of(it.model_id), it.api_key_id.map(hex_of));
+            (id, model_id, api_key_id, it.received_at.as_micros(), it.due_by.as_micros())
+        })
+        .collect();
+    tx.query(
+        "INSERT INTO deletion_requests
+             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
+         SELECT unhex(value ->> 0), unhex(value ->> 1), 'queued', 0, 0, 0, unhex(value ->> 2),
+             value ->> 3, value ->> 4
+         FROM json_each($1)",
+    )
+    .json(&rows)
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_targets(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+    let rows: Vec<_> = all
+        .iter()
+        .flat_map(|new| {
+            let deletion_id = hex_of(new.id);
+            let targets = new.targets.iter().enumerate();
+            targets.map(move |(position, it)| (deletion_id.clone(), position, it.kind, it.key))
+        })
+        .collect();
     tx.query(
         "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
-         SELECT $1, key, value ->> 0, unhex(value ->> 1), 0 FROM json_each($2)",
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, unhex(value ->> 3), 0
+         FROM json_each($1)",
     )
-    .bind(deletion_id)
     .json(&rows)
     .execute()
     .await

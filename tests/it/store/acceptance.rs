@@ -85,7 +85,7 @@ async fn a_full_queue_refuses(ledger: &Ledger) {
     assert!(matches!(accepted, Acceptance::Accepted(_)), "the refusal did not use the key up");
 }
 
-fn idempotency(key: &str, body: &[u8]) -> Idempotency {
+pub(super) fn idempotency(key: &str, body: &[u8]) -> Idempotency {
     Idempotency { api_key_id: uuid::Uuid::nil(), key: key.into(), body: Digest::of(body) }
 }
 
@@ -107,10 +107,11 @@ async fn a_repeated_key_gives_the_first_request(ledger: &Ledger) {
 
 async fn racing_keys_give_one_request(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
-    let racers = (0..8).map(|_| {
+    let stores = [ledger.store.clone(), ledger.of_another_process().await];
+    let racers = (0..8).map(|racer| {
         let mut new = new_deletion(&model, vec![sample_target(0)], at(20));
         new.idempotency = Some(idempotency("k", b"body"));
-        let store = ledger.store.clone();
+        let store = stores[racer % 2].clone();
         tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
     });
     let mut ids = Vec::new();
@@ -132,9 +133,10 @@ async fn racing_keys_give_one_request(ledger: &Ledger) {
 
 async fn racing_requests_share_no_sample(ledger: &Ledger) {
     let model = ledger.trained_model("m", 40).await;
-    let racers = (0..8).map(|_| {
+    let stores = [ledger.store.clone(), ledger.of_another_process().await];
+    let racers = (0..8).map(|racer| {
         let new = new_deletion(&model, (0..40).map(sample_target).collect(), at(20));
-        let store = ledger.store.clone();
+        let store = stores[racer % 2].clone();
         tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
     });
     let mut samples = 0;

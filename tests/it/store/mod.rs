@@ -11,6 +11,7 @@ mod checkpoints;
 mod claims;
 mod deadlines;
 mod erasure;
+mod group_commit;
 mod ingestion;
 mod intakes;
 mod leases;
@@ -94,6 +95,24 @@ impl Ledger {
         store.migrate().await.unwrap();
         let raw = Raw::Postgres(PgPool::connect(&url).await.unwrap());
         Self { store, raw, url, folder: None }
+    }
+
+    /// The ledger as another process has it open.
+    pub async fn of_another_process(&self) -> Store {
+        Store::open(&self.url, keyring(MASTER)).await.unwrap()
+    }
+
+    /// Nobody writes a deletion request until the guard is dropped.
+    pub async fn hold_writers(&self) -> Box<dyn std::any::Any> {
+        match &self.raw {
+            Raw::Sqlite(pool) => Box::new(pool.begin_with("BEGIN IMMEDIATE").await.unwrap()),
+            Raw::Postgres(pool) => {
+                let mut transaction = pool.begin().await.unwrap();
+                let lock = "LOCK TABLE deletion_requests IN EXCLUSIVE MODE";
+                sqlx::query(lock).execute(&mut *transaction).await.unwrap();
+                Box::new(transaction)
+            }
+        }
     }
 
     /// The first column of the first row, an integer.

@@ -19,7 +19,7 @@ on_both!(
     racing_requests_share_a_quota,
 );
 
-async fn key(ledger: &Ledger, samples_per_day: u64) -> ApiKey {
+pub(super) async fn key(ledger: &Ledger, samples_per_day: u64) -> ApiKey {
     let key = ApiKey {
         id: new_id(),
         name: "intake".into(),
@@ -33,7 +33,12 @@ async fn key(ledger: &Ledger, samples_per_day: u64) -> ApiKey {
     key
 }
 
-fn by(key: &ApiKey, model: &Model, numbers: std::ops::Range<u64>, now_s: i64) -> NewDeletion {
+pub(super) fn by(
+    key: &ApiKey,
+    model: &Model,
+    numbers: std::ops::Range<u64>,
+    now_s: i64,
+) -> NewDeletion {
     let targets = numbers.map(sample_target).collect();
     NewDeletion { api_key_id: Some(key.id), ..new_deletion(model, targets, at(now_s)) }
 }
@@ -114,8 +119,9 @@ async fn racing_requests_share_a_quota(ledger: &Ledger) {
         models.push(ledger.trained_model(name, 8).await);
     }
     let key = key(ledger, 5).await;
-    let racers = models.iter().map(|model| {
-        let (store, new) = (ledger.store.clone(), by(&key, model, 0..2, 20));
+    let stores = [ledger.store.clone(), ledger.of_another_process().await];
+    let racers = models.iter().zip(stores.iter().cycle()).map(|(model, store)| {
+        let (store, new) = (store.clone(), by(&key, model, 0..2, 20));
         tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
     });
     let mut accepted = 0;
