@@ -114,6 +114,9 @@ pub struct WorkerConfig {
     /// Attempts at one job before it fails for good; requests whose worker was lost as often are
     /// put off instead.
     pub attempts_max: u32,
+    /// What a model's next deletion needs is read in advance, between deletions, up to so many
+    /// bytes of samples in memory; 0 reads nothing before it is needed.
+    pub reserve_bytes_max: usize,
     /// How often weights are looked for that a crash left without a version; they are removed at
     /// the second sight.
     pub sweep_s: u64,
@@ -224,6 +227,7 @@ impl Default for WorkerConfig {
             lease_s: 20,
             poll_s: 1,
             attempts_max: 5,
+            reserve_bytes_max: 64 << 20,
             sweep_s: 600,
             orphan_age_s: 3_600,
         }
@@ -313,6 +317,8 @@ impl Config {
         threads("worker.threads", self.worker.threads)?;
         bytes("http.ingestion_bytes_max", self.http.ingestion_bytes_max)?;
         bytes("http.body_bytes_max", self.http.body_bytes_max)?;
+        let reserve = self.worker.reserve_bytes_max as u64;
+        within("worker.reserve_bytes_max", reserve, 0, 1 << 40, "0 to 1099511627776 bytes")?;
         let attempts = u64::from(self.worker.attempts_max);
         within("worker.attempts_max", attempts, 1, 100, "1 to 100")?;
         within("http.deletion_queue_max", self.http.deletion_queue_max, 1, u64::MAX, "at least 1")?;

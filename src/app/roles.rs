@@ -24,6 +24,7 @@ pub fn worker(config: &Config, ledger: &Ledger, clock: Clock, ids: Ids) -> io::R
         attempts_max: config.worker.attempts_max,
         sweep_interval: Duration::from_secs(config.worker.sweep_s),
         orphan_age: Duration::from_secs(config.worker.orphan_age_s),
+        reserve_bytes_max: config.worker.reserve_bytes_max,
         threads: config.worker.threads,
         device: config.serving.device,
         method_by_name: unlearning::by_name,

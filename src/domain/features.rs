@@ -43,6 +43,15 @@ impl Features {
         }
     }
 
+    /// What they take up in memory, about.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Row(cells) => cells.iter().map(Cell::size).sum(),
+            Self::Pixels(pixels) => pixels.len(),
+            Self::Floats(floats) => size_of_val(floats.as_slice()),
+        }
+    }
+
     /// # Errors
     /// When the bytes were not written by [`Features::to_bytes`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, FeaturesError> {
@@ -55,6 +64,16 @@ impl Features {
             Some(_) => Err(FeaturesError("unknown tag")),
             None => Err(FeaturesError("no bytes")),
         }
+    }
+}
+
+impl Cell {
+    fn size(&self) -> usize {
+        let text = match self {
+            Self::Number(_) => 0,
+            Self::Text(text) => text.len(),
+        };
+        size_of::<Self>() + text
     }
 }
 

@@ -52,6 +52,11 @@ impl JobState {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// Neither waiting nor at work any more.
+    pub const fn has_ended(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! Samples with their content, for training and unlearning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
@@ -127,8 +127,8 @@ impl Store {
     }
 
     /// Those of the given ordinals that are live, of that split and have predictions (i.e. are in
-    /// the current weights or were held out from them), in order of ingestion. Leaves out what an
-    /// open deletion request names.
+    /// the current weights or were held out from them), in order of ingestion; whether an open
+    /// deletion request names them ([`Store::named_samples`]) or not.
     pub async fn samples_at(
         &self,
         model_id: Uuid,
@@ -142,8 +142,7 @@ impl Store {
                  JOIN data_keys k ON k.sample_id = s.id
                  JOIN sample_contents c ON c.sample_id = s.id
                  JOIN sample_predictions p ON p.sample_id = s.id
-             WHERE s.model_id = $1 AND s.split = $2
-                 AND s.deleted_at IS NULL AND s.deletion_id IS NULL
+             WHERE s.model_id = $1 AND s.split = $2 AND s.deleted_at IS NULL
                  AND s.ordinal",
             "3",
             "ORDER BY s.ordinal"
@@ -153,6 +152,24 @@ impl Store {
             let statement = tx.query(sql).bind(model_id).bind(split.as_str());
             let rows = statement.bind_integers(ordinals).fetch_all().await?;
             rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
+        })
+    }
+
+    /// Those of the given ordinals that a deletion request names, open or completed.
+    pub async fn named_samples(
+        &self,
+        model_id: Uuid,
+        ordinals: &[i64],
+    ) -> Result<HashSet<i64>, StoreError> {
+        let sql = in_integers!(
+            "SELECT ordinal FROM samples
+             WHERE model_id = $1 AND deletion_id IS NOT NULL AND ordinal",
+            "2",
+            ""
+        );
+        reading!(self, "named_samples", async |tx| {
+            let rows = tx.query(sql).bind(model_id).bind_integers(ordinals).fetch_all().await?;
+            rows.iter().map(|row| row.get("ordinal")).collect()
         })
     }
 
@@ -186,6 +203,7 @@ impl Store {
             rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
         })
     }
+
     /// Those samples of the current version, with predictions, that the targets name, in order of
     /// ingestion; whether a request names them too or not.
     pub async fn target_samples(

@@ -1,15 +1,18 @@
 //! The worker: claims what is queued, holds its lease, computes on its own threads, publishes.
 //!
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
-//! stop; `unlearning.rs` is the way of a batch, `retraining.rs` that of training and settlement;
+//! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets and
+//! `reserve.rs` how that is read in advance; `retraining.rs` is the way of training and settlement;
 //! `upkeep.rs` is what any worker may do at any time, twice without harm; `replay.rs` makes a version
 //! again to compare it.
 
 mod compute;
 mod deadlines;
+mod draw;
 mod lease;
 mod perturbation;
 mod replay;
+mod reserve;
 mod retraining;
 mod unlearning;
 mod upkeep;
@@ -36,6 +39,7 @@ use crate::{
 
 use compute::Compute;
 use lease::Holding;
+use reserve::Reserve;
 
 pub use lease::Stop;
 pub use replay::{Origin, Recorded, RecordedUpdate, ReplayError};
@@ -52,6 +56,8 @@ pub struct WorkerOptions {
     pub sweep_interval: Duration,
     /// Younger blobs are not suspected: their version may be about to be published.
     pub orphan_age: Duration,
+    /// What the next batches will draw is read in advance up to so many bytes of samples.
+    pub reserve_bytes_max: usize,
     /// Threads that compute; predictions have their own.
     pub threads: usize,
     pub device: DeviceKind,
@@ -71,6 +77,7 @@ pub struct Worker {
     ids: Ids,
     options: WorkerOptions,
     compute: Compute,
+    reserve: Reserve,
     listener: Option<ProgressListener>,
 }
 
@@ -139,8 +146,10 @@ impl Worker {
         options: WorkerOptions,
     ) -> std::io::Result<Self> {
         let compute = Compute::new(options.threads)?;
+        let reserve = Reserve::new(options.reserve_bytes_max);
         let id = ids.next(clock.now());
-        Ok(Self { id, store, blobs, service_key, clock, ids, options, compute, listener: None })
+        let listener = None;
+        Ok(Self { id, store, blobs, service_key, clock, ids, options, compute, reserve, listener })
     }
 
     #[must_use]
@@ -159,14 +168,13 @@ impl Worker {
         let mut wakeups = self.store.wakeups();
         while !shutdown.is_cancelled() {
             let worked = match self.work_once(shutdown).await {
-                Ok(worked) => worked,
-                Err(error) => {
-                    warn!(error = %Chain(&error), "the ledger cannot be used now");
-                    false
-                }
+                Ok(false) => self.prepare().await,
+                worked => worked,
             };
-            if worked {
-                continue;
+            match worked {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => warn!(error = %Chain(&error), "the ledger cannot be used now"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -214,7 +222,12 @@ impl Worker {
         metrics::histogram!("forgetd_job_seconds", "kind" => claimed.job.kind.as_str())
             .record(seconds);
         match done {
-            Ok(epoch) => info!(epoch, seconds, "published"),
+            Ok(epoch) => {
+                info!(epoch, seconds, "published");
+                if claimed.job.kind == JobKind::Unlearning {
+                    self.reserve.expect(claimed.model.id).await;
+                }
+            }
             Err(error) => self.give_up(&claimed, &error).await,
         }
     }

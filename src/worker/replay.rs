@@ -1,8 +1,6 @@
 //! Making a version again from what the record says of it, so that its weights can be compared.
 //! Nothing is published.
 
-use std::collections::HashSet;
-
 use burn::tensor::Device;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -25,7 +23,6 @@ use crate::{
 use super::{
     JobError, ProgressListener, Worker,
     retraining::{Fitted, PAGE_ROWS, Plan},
-    unlearning::Drawing,
 };
 
 /// What the record says of a version.
@@ -50,7 +47,7 @@ pub enum Origin {
 pub struct RecordedUpdate {
     pub parent_epoch: u64,
     pub parent_weights: Digest,
-    /// Its id decides the seed and the draws.
+    /// Its id decides the seed.
     pub batch_id: Uuid,
     pub targets: Vec<Target>,
     /// Samples that it forgot.
@@ -177,9 +174,8 @@ impl Worker {
         if of != left {
             return Err(ReplayError::OtherSamples { of, left });
         }
-        let except: HashSet<Uuid> = forgotten.iter().map(|(sample, _)| sample.id).collect();
-        let drawing = Drawing { model_id, batch_id: made_by.batch_id, except };
-        let batch = Box::pin(self.load_batch(&drawing, parent, forgotten, update.as_ref())).await?;
+        let loading = self.load_batch(made_by.batch_id, parent, forgotten, update.as_ref());
+        let batch = Box::pin(loading).await?;
         let watch = self.reporting(JobKind::Unlearning);
         let updating = move || batch.apply(update.as_ref(), device, &watch);
         Ok(self.compute.run(updating).await?.weights)

@@ -1,8 +1,5 @@
 //! The way of a batch: load, update, measure, judge, publish.
 
-use std::collections::HashSet;
-
-use rand::seq::index;
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,7 +8,6 @@ use crate::{
     domain::watch::Watch,
     domain::{
         examples::Examples,
-        sample::{SamplePredictions, Split, StoredSample},
         version::{Cause, Version, VersionMetrics},
     },
     fail_point,
@@ -20,26 +16,26 @@ use crate::{
     unlearning::{
         Method, Task, UnlearningError, Update,
         evidence::{self, Evidence},
-        gates,
+        gates::{self, Limits},
     },
 };
 
-use super::{JobError, Worker, lease::Holding, perturbation::Perturbed, rng_of, seed_of};
-
-/// Hold-out rows that evidence and stopping rule see at most.
-const HOLDOUT_ROWS_MAX: usize = 2_048;
-
-/// Ordinals looked up at a time.
-const PAGE_ROWS_MIN: usize = 64;
-const PAGE_ROWS_MAX: usize = 4_096;
+use super::{
+    JobError, Worker,
+    draw::{Draw, DrawKey, Drawn},
+    lease::Holding,
+    perturbation::Perturbed,
+    seed_of,
+};
 
 /// What an update computes on; owned, so that it can move to the computing threads.
 pub(super) struct Batch {
     parent: Version,
+    encoder: Encoder,
     weights: Vec<u8>,
-    forgotten: Rows,
-    retained: Rows,
-    holdout: Rows,
+    forgotten: Vec<Drawn>,
+    retained: Vec<Drawn>,
+    holdout: Vec<Drawn>,
     perturbation: Option<Perturbation>,
     seed: u64,
 }
@@ -50,14 +46,6 @@ struct Rows {
     /// `[rows, classes]` log-probabilities.
     out_of_fold: Vec<f32>,
     anchor: Vec<f32>,
-}
-
-/// What decides which samples a batch draws at random.
-pub(super) struct Drawing {
-    pub(super) model_id: Uuid,
-    pub(super) batch_id: Uuid,
-    /// Samples that are left out, beside those that an open request names.
-    pub(super) except: HashSet<Uuid>,
 }
 
 /// An update that was computed and measured, but not judged yet.
@@ -86,9 +74,9 @@ impl Worker {
         let Ok(Method::Update(update)) = method else {
             return self.retrain(claimed, holding, Cause::Settled, None).await;
         };
+        let limits = Limits::of(update.as_ref(), policy.holdout_accuracy_tolerance);
         // On the heap: what is loaded at once makes a large future.
-        let drawing = Drawing { model_id, batch_id: claimed.job.id, except: HashSet::new() };
-        let loading = self.load_batch(&drawing, parent, forgotten, update.as_ref());
+        let loading = self.load_batch(claimed.job.id, parent, forgotten, update.as_ref());
         let batch = Box::pin(loading).await?;
         fail_point::pass("batch", "loaded").await;
         holding.check()?;
@@ -106,7 +94,7 @@ impl Worker {
         };
         fail_point::pass("batch", "measured").await;
         let evidence = json!(updated.evidence);
-        if let Err(failure) = gates::judge(&updated.evidence, policy.holdout_accuracy_tolerance) {
+        if let Err(failure) = gates::judge(&updated.evidence, limits) {
             let why = failure.to_string();
             return self.retrain_instead(claimed, holding, evidence, &why).await;
         }
@@ -179,96 +167,56 @@ impl Worker {
 
     pub(super) async fn load_batch(
         &self,
-        drawing: &Drawing,
+        batch_id: Uuid,
         parent: Version,
-        forgotten: Vec<(StoredSample, SamplePredictions)>,
+        forgotten: Vec<Drawn>,
         update: &dyn Update,
     ) -> Result<Batch, JobError> {
-        let retained_max = update.retained_rows_max().unwrap_or(usize::MAX);
-        let (weights, retained, holdout) = tokio::try_join!(
-            async { Ok(self.blobs.get(parent.weights).await?) },
-            self.draw(drawing, Split::Train, retained_max),
-            self.draw(drawing, Split::Holdout, HOLDOUT_ROWS_MAX),
-        )?;
         let perturbation = Perturbed::of(&parent.method)?
             .map(|it| it.draw(&self.service_key, parent.model_id, &parent.network))
             .transpose()?;
-        let encoder: Encoder = serde_json::from_value(parent.encoder.clone()).map_err(|error| {
+        let encoder = serde_json::from_value(parent.encoder.clone()).map_err(|error| {
             JobError::Damaged(format!("encoder of {}: {error}", parent.model_id))
         })?;
-        Ok(Batch {
-            weights,
-            forgotten: Rows::encode(&encoder, forgotten)?,
-            retained: Rows::encode(&encoder, retained)?,
-            holdout: Rows::encode(&encoder, holdout)?,
-            perturbation,
-            seed: seed_of(drawing.batch_id),
-            parent,
-        })
-    }
-
-    /// At most about `rows_max` live samples of a split, drawn at random by their ordinals: the
-    /// cost depends on what is drawn, not on how many samples there are.
-    async fn draw(
-        &self,
-        drawing: &Drawing,
-        split: Split,
-        rows_max: usize,
-    ) -> Result<Vec<(StoredSample, SamplePredictions)>, JobError> {
-        let model_id = drawing.model_id;
-        let Some(last) = self.store.last_ordinal(model_id).await? else { return Ok(Vec::new()) };
-        let all = usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1);
-        // Both splits share the ordinals, and some are deleted: look at twice as many.
-        let looked_at = rows_max.saturating_mul(2).min(all);
-        let ordinals: Vec<i64> = index::sample(&mut rng_of(drawing.batch_id), all, looked_at)
-            .into_iter()
-            .filter_map(|ordinal| i64::try_from(ordinal).ok())
-            .collect();
-        let (mut rows, mut ordinals) = (Vec::new(), ordinals.as_slice());
-        let mut wanted = rows_max;
-        while !ordinals.is_empty() && rows.len() < rows_max {
-            let size = wanted.clamp(PAGE_ROWS_MIN, PAGE_ROWS_MAX).min(ordinals.len());
-            let (page, later) = ordinals.split_at(size);
-            let mut found = self.store.samples_at(model_id, split, page).await?;
-            found.retain(|(sample, _)| !drawing.except.contains(&sample.id));
-            let hits = found.len().max(1);
-            rows.extend(found);
-            ordinals = later;
-            // As many as are still missing, at the share that was found just now.
-            wanted = rows_max.saturating_sub(rows.len()).saturating_mul(size).div_ceil(hits);
-        }
-        rows.truncate(rows_max);
-        Ok(rows)
+        let retained_max = update.retained_rows_max();
+        let key = DrawKey::read(&self.store, parent.model_id, parent.epoch, retained_max).await?;
+        let draw = self.reserve.take(&key).await.unwrap_or_else(|| Draw::new(key));
+        let except = forgotten.iter().map(|(sample, _)| sample.id).collect();
+        let (weights, (retained, holdout)) = tokio::try_join!(
+            async { Ok::<_, JobError>(self.blobs.get(parent.weights).await?) },
+            async { Ok(draw.finish(&self.store, &except).await?) },
+        )?;
+        let seed = seed_of(batch_id);
+        Ok(Batch { parent, encoder, weights, forgotten, retained, holdout, perturbation, seed })
     }
 }
 
 impl Batch {
-    /// Of the rows that the parent was made of, those that stay.
-    fn retained_total(&self) -> usize {
-        let all = usize::try_from(self.parent.metrics.samples).unwrap_or(usize::MAX);
-        all.saturating_sub(self.forgotten.examples.len()).max(self.retained.examples.len())
-    }
-
     pub(super) fn apply(
         self,
         update: &dyn Update,
         kind: DeviceKind,
         watch: &dyn Watch,
     ) -> Result<Updated, JobError> {
+        let rows = |drawn| Rows::encode(&self.encoder, drawn);
+        let forgotten = rows(self.forgotten)?;
+        let (retained, holdout) = (rows(self.retained)?, rows(self.holdout)?);
+        let trained_on = usize::try_from(self.parent.metrics.samples).unwrap_or(usize::MAX);
+        let retained_total = trained_on.saturating_sub(forgotten.examples.len());
         let device = kind.device();
         let network = weights::from_safetensors(&self.parent.network, &self.weights, &device)?;
         let task = Task {
             network: &network,
-            forgotten: &self.forgotten.examples,
-            forgotten_out_of_fold: &self.forgotten.out_of_fold,
-            forgotten_anchor: &self.forgotten.anchor,
-            retained: &self.retained.examples,
-            retained_out_of_fold: &self.retained.out_of_fold,
-            retained_anchor: &self.retained.anchor,
-            retained_total: self.retained_total(),
-            holdout: &self.holdout.examples,
-            holdout_out_of_fold: &self.holdout.out_of_fold,
-            holdout_anchor: &self.holdout.anchor,
+            forgotten: &forgotten.examples,
+            forgotten_out_of_fold: &forgotten.out_of_fold,
+            forgotten_anchor: &forgotten.anchor,
+            retained: &retained.examples,
+            retained_out_of_fold: &retained.out_of_fold,
+            retained_anchor: &retained.anchor,
+            retained_total: retained_total.max(retained.examples.len()),
+            holdout: &holdout.examples,
+            holdout_out_of_fold: &holdout.out_of_fold,
+            holdout_anchor: &holdout.anchor,
             perturbation: self.perturbation.as_ref(),
             seed: self.seed,
             device: &device,
@@ -291,11 +239,8 @@ impl Batch {
 }
 
 impl Rows {
-    fn encode(
-        encoder: &Encoder,
-        rows: Vec<(StoredSample, SamplePredictions)>,
-    ) -> Result<Self, JobError> {
-        let (samples, predictions): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+    fn encode(encoder: &Encoder, drawn: Vec<Drawn>) -> Result<Self, JobError> {
+        let (samples, predictions): (Vec<_>, Vec<_>) = drawn.into_iter().unzip();
         Ok(Self {
             examples: encoder.encode(&samples)?,
             out_of_fold: predictions.iter().flat_map(|row| &row.out_of_fold).copied().collect(),

@@ -6,6 +6,7 @@ mod fuzzed;
 mod postgres;
 mod receiver;
 mod reliability;
+mod reserve;
 mod service;
 mod serving;
 mod store;

@@ -42,6 +42,7 @@ on_both!(
 
 /// A worker that runs until it is stopped.
 pub struct Running {
+    pub worker: Arc<Worker>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -53,12 +54,23 @@ impl Running {
         clock: &Clock,
         method_by_name: fn(&str, &MethodParameters) -> Result<Method, MethodError>,
     ) -> Self {
+        Self::with_reserve(ledger, blobs, clock, method_by_name, 1 << 20)
+    }
+
+    pub fn with_reserve(
+        ledger: &Ledger,
+        blobs: &Blobs,
+        clock: &Clock,
+        method_by_name: fn(&str, &MethodParameters) -> Result<Method, MethodError>,
+        reserve_bytes_max: usize,
+    ) -> Self {
         let options = WorkerOptions {
             lease_duration: LEASE,
             poll_interval: Duration::from_millis(50),
             attempts_max: 3,
             sweep_interval: Duration::from_mins(10),
             orphan_age: Duration::from_hours(1),
+            reserve_bytes_max,
             threads: 1,
             device: DeviceKind::Flex,
             method_by_name,
@@ -67,10 +79,10 @@ impl Running {
         let key = Arc::new(ServiceKey::new([7; 32]));
         let worker =
             Worker::new(store, blobs, key, clock.clone(), Ids::seeded(1), options).unwrap();
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        let task = tokio::spawn(async move { worker.run(stopped).await });
-        Self { stop, task }
+        let (worker, stop) = (Arc::new(worker), CancellationToken::new());
+        let (running, stopped) = (worker.clone(), stop.clone());
+        let task = tokio::spawn(async move { running.run(stopped).await });
+        Self { worker, stop, task }
     }
 
     /// # Panics
@@ -149,7 +161,7 @@ pub async fn request_fits(
 }
 
 /// A method that a test makes.
-struct Made<F>(F);
+pub struct Made<F>(pub F);
 
 impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
     fn name(&self) -> &'static str {
@@ -169,7 +181,7 @@ impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
     }
 }
 
-fn unchanged(task: &Task<'_>) -> Updated {
+pub fn unchanged(task: &Task<'_>) -> Updated {
     let details = serde_json::json!({});
     Updated { network: task.network.clone(), details }
 }
