@@ -18,6 +18,7 @@ UNSETTLED = {"settlement": {"after_requests": None, "after_age_s": None,
                             "after_accuracy_drop": None}}
 SAMPLES_EACH = 5
 REQUESTS = 40
+PAUSE_S = 1.5
 
 
 def trained(bench, name, network, shape, count, policy=None):
@@ -40,6 +41,7 @@ def latencies(server, name, requests, first=0):
     """Seconds from POST to `completed`, by when the new version answers here."""
     seconds = []
     for person in range(first, first + requests):
+        time.sleep(PAUSE_S)
         started = time.monotonic()
         accepted = server.json("POST", "/v1/deletion-requests",
                                {"model": name, "subjects": [f"train-{person}"]})
@@ -137,8 +139,9 @@ def flood(bench):
 
 
 def measure(bench):
-    return [f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests one "
-            "after the other on an idle service, SQLite, durable writes included.", "",
+    return [f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests "
+            f"on an idle service, {PAUSE_S} s after one another, SQLite, durable writes included.",
+            "",
             *speed(bench), "", "### By the size of the ledger", "",
             "Rows of 64 features.", "", *growth(bench), "",
             "### A flood", "", *flood(bench), ""]
