@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::AuditKind,
-        deletion::{DeletionState, Target, TargetKind, targets_digest},
+        deletion::{DeletionState, Target, targets_digest},
         identity::Digest,
         timestamp::Timestamp,
     },
@@ -63,14 +63,6 @@ pub enum Acceptance<T = DeletionDetails> {
     QuotaExceeded(Excess),
 }
 
-/// Why a request did not enter; nothing of it was written.
-#[derive(Debug)]
-pub(super) enum Refusal {
-    Quota(Excess),
-    /// Another transaction took its idempotency key meanwhile, and has committed.
-    KeyTaken,
-}
-
 /// Answers each of them, in their order, as if the ones before were committed.
 pub(super) async fn accept_group(
     tx: &mut Tx,
@@ -83,10 +75,15 @@ pub(super) async fn accept_group(
     let mut answers = Vec::with_capacity(group.len());
     let mut entering = Vec::new();
     for Submission { new, queue_limit, .. } in group {
-        let earlier = find_earlier(tx, new).await?;
+        let mut earlier = find_earlier(tx, new).await?;
         if earlier.is_none() && open < *queue_limit {
-            open += 1;
-            entering.push((answers.len(), new));
+            if claim_key(tx, new).await? {
+                open += 1;
+                entering.push((answers.len(), new));
+            } else {
+                // Another transaction took the key meanwhile, and has committed.
+                earlier = find_earlier(tx, new).await?;
+            }
         }
         answers.push(earlier.unwrap_or(Acceptance::QueueFull));
     }
@@ -94,10 +91,9 @@ pub(super) async fn accept_group(
     for ((index, new), entered) in entering.into_iter().zip(enter(tx, &new, &quotas).await?) {
         answers[index] = match entered {
             Ok(details) => Acceptance::Accepted(details),
-            Err(Refusal::Quota(excess)) => Acceptance::QuotaExceeded(excess),
-            Err(Refusal::KeyTaken) => {
-                let earlier = find_earlier(tx, new).await?;
-                earlier.ok_or_else(|| tx.damaged("an idempotency key that vanished"))?
+            Err(excess) => {
+                release_key(tx, new).await?;
+                Acceptance::QuotaExceeded(excess)
             }
         };
     }
@@ -124,35 +120,34 @@ pub(super) async fn count_open(tx: &mut Tx, limit: u64) -> Result<u64, StoreErro
 /// What became of requests that were written at once.
 enum Written {
     All(Vec<DeletionDetails>),
-    /// One of them, and with it what was written.
-    Refused(Refusal),
+    /// Those of a key go beyond its quota.
+    Exceeding(Excess),
     /// What one of them gets hangs on what becomes of another.
     Entangled,
 }
 
 /// Writes requests with everything that comes with them, as if one after the other; the caller holds
-/// the [`lock`].
+/// the [`lock`]. Of one that goes beyond a quota nothing is written.
 pub(super) async fn enter(
     tx: &mut Tx,
     all: &[&NewDeletion],
     quotas: &Quotas,
-) -> Result<Vec<Result<DeletionDetails, Refusal>>, StoreError> {
-    if all.is_empty() {
-        return Ok(Vec::new());
+) -> Result<Vec<Result<DeletionDetails, Excess>>, StoreError> {
+    let may_be_undone = all.len() > 1 || all.iter().any(|new| quotas.limit(new));
+    if may_be_undone {
+        tx.query("SAVEPOINT entry").execute().await?;
     }
-    tx.query("SAVEPOINT entry").execute().await?;
     let written = write(tx, all, quotas).await?;
-    if !matches!(written, Written::All(_)) {
-        tx.query("ROLLBACK TO SAVEPOINT entry").execute().await?;
+    if may_be_undone {
+        if !matches!(written, Written::All(_)) {
+            tx.query("ROLLBACK TO SAVEPOINT entry").execute().await?;
+        }
+        tx.query("RELEASE SAVEPOINT entry").execute().await?;
     }
-    tx.query("RELEASE SAVEPOINT entry").execute().await?;
     match written {
         Written::All(written) => Ok(written.into_iter().map(Ok).collect()),
-        Written::Refused(refusal) if all.len() == 1 => Ok(vec![Err(refusal)]),
-        Written::Entangled if all.len() == 1 => {
-            Err(tx.damaged("samples that could not be claimed"))
-        }
-        Written::Refused(_) | Written::Entangled => {
+        Written::Exceeding(excess) if all.len() == 1 => Ok(vec![Err(excess)]),
+        Written::Exceeding(_) | Written::Entangled => {
             let mut each = Vec::with_capacity(all.len());
             for new in all {
                 each.extend(Box::pin(enter(tx, &[*new], quotas)).await?);
@@ -164,18 +159,13 @@ pub(super) async fn enter(
 
 async fn write(tx: &mut Tx, all: &[&NewDeletion], quotas: &Quotas) -> Result<Written, StoreError> {
     let ids: Vec<Uuid> = all.iter().map(|new| new.id).collect();
-    for new in all {
-        if !claim_key(tx, new).await? {
-            return Ok(Written::Refused(Refusal::KeyTaken));
-        }
-    }
     insert(tx, all).await?;
     if !claim_samples(tx, &ids).await? {
         return Ok(Written::Entangled);
     }
     judge_targets(tx, &ids).await?;
     if let Some(excess) = excess(tx, all, quotas).await? {
-        return Ok(Written::Refused(Refusal::Quota(excess)));
+        return Ok(Written::Exceeding(excess));
     }
     set_states(tx, &ids).await?;
     for new in all {
@@ -261,6 +251,14 @@ async fn claim_key(tx: &mut Tx, new: &NewDeletion) -> Result<bool, StoreError> {
     Ok(claimed == 1)
 }
 
+async fn release_key(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
+    if new.idempotency.is_some() {
+        let sql = "DELETE FROM idempotency_keys WHERE deletion_id = $1";
+        tx.query(sql).bind(new.id).execute_one().await?;
+    }
+    Ok(())
+}
+
 async fn insert(tx: &mut Tx, all: &[&NewDeletion]) -> Result<(), StoreError> {
     let (requests, targets) = match tx.dialect() {
         Dialect::Sqlite => {
@@ -299,7 +297,7 @@ const CLAIM: Sql = in_keys!(
 );
 
 /// Gives each request every live sample under its targets that no other deletes, and puts
-/// tombstones on them. False when two of the requests name the same sample.
+/// tombstones on them. False when two of the requests name the same sample, which one alone cannot.
 pub(super) async fn claim_samples(tx: &mut Tx, ids: &[Uuid]) -> Result<bool, StoreError> {
     let named = tx.query(CLAIM).bind_ids(ids).execute().await?;
     let sql = in_keys!(
@@ -309,6 +307,13 @@ pub(super) async fn claim_samples(tx: &mut Tx, ids: &[Uuid]) -> Result<bool, Sto
         ""
     );
     let claimed = tx.query(sql).bind_ids(ids).execute().await?;
+    if claimed != named {
+        return if ids.len() > 1 {
+            Ok(false)
+        } else {
+            Err(tx.damaged("samples that could not be claimed"))
+        };
+    }
     let sql = in_keys!(
         "INSERT INTO tombstones (model_id, kind, key, deletion_id)
          SELECT s.model_id, 'sample', s.sample_key, d.deletion_id
@@ -318,7 +323,7 @@ pub(super) async fn claim_samples(tx: &mut Tx, ids: &[Uuid]) -> Result<bool, Sto
         "ON CONFLICT (model_id, kind, key) DO NOTHING"
     );
     tx.query(sql).bind_ids(ids).execute().await?;
-    Ok(claimed == named)
+    Ok(true)
 }
 
 /// How the targets of a kind are judged.
@@ -329,62 +334,55 @@ struct Judgement {
     explain: Sql,
 }
 
-const fn judgement(kind: TargetKind) -> Judgement {
-    match kind {
-        TargetKind::Sample => Judgement {
+macro_rules! judgement {
+    ($kind:literal, $column:literal) => {
+        Judgement {
             count: in_keys!(
-                "UPDATE deletion_targets SET rejection = NULL, samples = (
-                     SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
-                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                         AND s.sample_key = deletion_targets.key
-                         AND s.deletion_id = deletion_targets.deletion_id
-                         AND s.deleted_at IS NULL)
-                 WHERE kind = 'sample' AND deletion_id",
+                concat!(
+                    "UPDATE deletion_targets SET rejection = NULL, samples = (
+                         SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
+                         WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                             AND s.",
+                    $column,
+                    " = deletion_targets.key
+                             AND s.deletion_id = deletion_targets.deletion_id
+                             AND s.deleted_at IS NULL)
+                     WHERE kind = '",
+                    $kind,
+                    "' AND deletion_id"
+                ),
                 "1",
                 "RETURNING samples"
             ),
             explain: in_keys!(
-                "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
-                     SELECT 1 FROM deletion_requests r CROSS JOIN samples s
-                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                         AND s.sample_key = deletion_targets.key)
-                     THEN 'already_deleted' ELSE 'unknown_sample' END
-                 WHERE kind = 'sample' AND samples = 0 AND deletion_id",
+                concat!(
+                    "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
+                         SELECT 1 FROM deletion_requests r CROSS JOIN samples s
+                         WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
+                             AND s.",
+                    $column,
+                    " = deletion_targets.key)
+                         THEN 'already_deleted' ELSE 'unknown_",
+                    $kind,
+                    "' END
+                     WHERE kind = '",
+                    $kind,
+                    "' AND samples = 0 AND deletion_id"
+                ),
                 "1",
                 ""
             ),
-        },
-        TargetKind::Subject => Judgement {
-            count: in_keys!(
-                "UPDATE deletion_targets SET rejection = NULL, samples = (
-                     SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
-                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                         AND s.subject_key = deletion_targets.key
-                         AND s.deletion_id = deletion_targets.deletion_id
-                         AND s.deleted_at IS NULL)
-                 WHERE kind = 'subject' AND deletion_id",
-                "1",
-                "RETURNING samples"
-            ),
-            explain: in_keys!(
-                "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
-                     SELECT 1 FROM deletion_requests r CROSS JOIN samples s
-                     WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                         AND s.subject_key = deletion_targets.key)
-                     THEN 'already_deleted' ELSE 'unknown_subject' END
-                 WHERE kind = 'subject' AND samples = 0 AND deletion_id",
-                "1",
-                ""
-            ),
-        },
-    }
+        }
+    };
 }
+
+const JUDGEMENTS: [Judgement; 2] =
+    [judgement!("sample", "sample_key"), judgement!("subject", "subject_key")];
 
 /// Writes how many samples each target gave, and why those with none gave none; puts tombstones on
 /// the subjects that gave some.
 pub(super) async fn judge_targets(tx: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
-    for kind in [TargetKind::Sample, TargetKind::Subject] {
-        let Judgement { count, explain } = judgement(kind);
+    for Judgement { count, explain } in JUDGEMENTS {
         let judged = tx.query(count).bind_ids(ids).fetch_all().await?;
         let samples = judged.iter().map(|row| row.count::<u64>("samples"));
         if samples.collect::<Result<Vec<_>, _>>()?.contains(&0) {

@@ -35,9 +35,7 @@ impl Store {
                 Ok(model_id) => model_id,
                 Err(other) => return Ok(other),
             };
-            if !claim_samples(tx, &[id]).await? {
-                return Err(tx.damaged("samples that could not be claimed"));
-            }
+            claim_samples(tx, &[id]).await?;
             judge_targets(tx, &[id]).await?;
             set_states(tx, &[id]).await?;
             let facts = serde_json::json!({"by": by});

@@ -15,7 +15,7 @@ use crate::{
     },
     store::{
         Acceptance, NewDeletion, Store, StoreError,
-        acceptance::{Refusal, count_open, enter, lock},
+        acceptance::{count_open, enter, lock},
         callbacks::begin_telling,
         deletions::{DeletionDetails, is_needed_by_another, read_details, withdraw},
         row::Row,
@@ -164,15 +164,9 @@ impl Store {
             }
             let quotas = lock(tx, &deletions).await?;
             for entered in enter(tx, &deletions, &quotas).await? {
-                match entered {
-                    Ok(_) => {}
-                    Err(Refusal::Quota(excess)) => {
-                        tx.abandon();
-                        return Ok(Acceptance::QuotaExceeded(excess));
-                    }
-                    Err(Refusal::KeyTaken) => {
-                        return Err(tx.damaged("an idempotency key that nobody sent"));
-                    }
+                if let Err(excess) = entered {
+                    tx.abandon();
+                    return Ok(Acceptance::QuotaExceeded(excess));
                 }
             }
             for deletion in &deletions {

@@ -39,6 +39,13 @@ pub struct Excess {
 #[derive(Default)]
 pub(super) struct Quotas(HashMap<Uuid, u64>);
 
+impl Quotas {
+    /// Whether the request counts against one.
+    pub(super) fn limit(&self, new: &NewDeletion) -> bool {
+        new.api_key_id.is_some_and(|id| self.0.contains_key(&id))
+    }
+}
+
 /// Other requests of these keys wait from here on until the transaction has ended.
 pub(super) async fn lock_quotas(tx: &mut Tx, api_keys: &[Uuid]) -> Result<Quotas, StoreError> {
     if api_keys.is_empty() {

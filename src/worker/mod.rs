@@ -167,19 +167,21 @@ impl Worker {
     async fn work(&self, shutdown: &CancellationToken) {
         let mut wakeups = self.store.wakeups();
         while !shutdown.is_cancelled() {
-            let worked = match self.work_once(shutdown).await {
-                Ok(false) => self.prepare().await,
-                worked => worked,
-            };
-            match worked {
+            let unusable = |error| warn!(error = %Chain(&error), "the ledger cannot be used now");
+            match self.work_once(shutdown).await {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => warn!(error = %Chain(&error), "the ledger cannot be used now"),
+                Err(error) => unusable(error),
             }
+            let preparing = async {
+                self.prepare().await.unwrap_or_else(unusable);
+                std::future::pending::<()>().await;
+            };
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = wakeups.next() => {}
                 () = tokio::time::sleep(self.options.poll_interval) => {}
+                () = preparing => {}
             }
         }
     }

@@ -60,50 +60,48 @@ impl Reserve {
 impl Worker {
     /// Samples that wait in memory for the models' next batches.
     pub async fn reserved_samples(&self) -> usize {
-        let entries = self.reserve.entries.lock().await;
-        entries.iter().filter_map(|entry| entry.draw.as_ref()).map(Draw::len).sum()
+        count_samples(&*self.reserve.entries.lock().await)
     }
 
-    /// Reads a little more of what next batches will draw. False when there is nothing to read.
-    pub(super) async fn prepare(&self) -> Result<bool, StoreError> {
-        let has_read = self.read_in_advance().await;
-        metrics::gauge!("forgetd_reserved_samples").set(self.reserved_samples().await as f64);
-        has_read
+    /// Reads what next batches will draw, page by page, until all of it is read or nobody waits for
+    /// it any more.
+    pub(super) async fn prepare(&self) -> Result<(), StoreError> {
+        self.renew_reserve().await?;
+        while self.read_a_page().await? {}
+        Ok(())
     }
 
-    async fn read_in_advance(&self) -> Result<bool, StoreError> {
+    /// Lets go of what was read for models to which something has happened since.
+    async fn renew_reserve(&self) -> Result<(), StoreError> {
+        let mut entries = self.reserve.entries.lock().await;
+        for entry in entries.iter_mut() {
+            let newest = self.store.jobs(entry.model_id, None, None, 1).await?.pop();
+            let is_at_work = newest.as_ref().is_some_and(|job| !job.state.has_ended());
+            let key = if is_at_work { None } else { self.next_draw(entry.model_id).await? };
+            let after_job = newest.map(|job| job.id);
+            let is_valid = entry.after_job == after_job
+                && entry.draw.as_ref().map(|draw| &draw.key) == key.as_ref();
+            if !is_valid {
+                entry.after_job = after_job;
+                entry.draw = key.map(Draw::new);
+            }
+        }
+        show(&entries);
+        Ok(())
+    }
+
+    /// False when nothing is left to read.
+    async fn read_a_page(&self) -> Result<bool, StoreError> {
         let mut entries = self.reserve.entries.lock().await;
         for place in 0..entries.len() {
-            if self.prepare_for(&mut entries[place]).await? {
+            let Some(draw) = &mut entries[place].draw else { continue };
+            if draw.advance(&self.store).await? {
                 make_room(&mut entries, place, self.reserve.bytes_max);
+                show(&entries);
                 return Ok(true);
             }
         }
         Ok(false)
-    }
-
-    async fn prepare_for(&self, entry: &mut Entry) -> Result<bool, StoreError> {
-        let newest = self.store.jobs(entry.model_id, None, None, 1).await?.pop();
-        let is_at_work = newest.as_ref().is_some_and(|job| !job.state.has_ended());
-        let after_job = newest.map(|job| job.id);
-        if is_at_work || entry.after_job != after_job {
-            entry.draw = None;
-            entry.after_job = after_job;
-        }
-        if is_at_work {
-            return Ok(false);
-        }
-        let Some(key) = self.next_draw(entry.model_id).await? else {
-            entry.draw = None;
-            return Ok(false);
-        };
-        match &mut entry.draw {
-            Some(draw) if draw.key == key => draw.advance(&self.store).await,
-            stale => {
-                *stale = Some(Draw::new(key));
-                Ok(true)
-            }
-        }
     }
 
     /// Of a batch that would start now; `None` where it would draw nothing, or everything.
@@ -119,6 +117,14 @@ impl Worker {
             _ => Ok(None),
         }
     }
+}
+
+fn count_samples(entries: &VecDeque<Entry>) -> usize {
+    entries.iter().filter_map(|entry| entry.draw.as_ref()).map(Draw::len).sum()
+}
+
+fn show(entries: &VecDeque<Entry>) {
+    metrics::gauge!("forgetd_reserved_samples").set(count_samples(entries) as f64);
 }
 
 /// Lets go of the other draws, the oldest first, and in the end of the one at `place`, until what
