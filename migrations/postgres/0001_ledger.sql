@@ -184,7 +184,6 @@ CREATE TABLE versions (
     CHECK ((epoch = 1) = (parent_epoch IS NULL)),
     CHECK (parent_epoch = epoch - 1)
 );
-CREATE INDEX versions_weights ON versions (weights) WHERE weights_removed_at IS NULL;
 CREATE INDEX versions_kept ON versions (model_id, epoch) WHERE weights_removed_at IS NULL;
 
 CREATE TABLE deletion_samples (

@@ -182,7 +182,6 @@ CREATE TABLE versions (
     CHECK ((epoch = 1) = (parent_epoch IS NULL)),
     CHECK (parent_epoch = epoch - 1)
 ) STRICT;
-CREATE INDEX versions_weights ON versions (weights) WHERE weights_removed_at IS NULL;
 CREATE INDEX versions_kept ON versions (model_id, epoch) WHERE weights_removed_at IS NULL;
 
 CREATE TABLE deletion_samples (

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod alias;
 pub mod audit;
+pub mod blob_name;
 pub mod chain;
 pub mod deletion;
 pub mod examples;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{identity::Digest, network::NetworkSpec, timestamp::Timestamp};
+use super::{blob_name::BlobName, identity::Digest, network::NetworkSpec, timestamp::Timestamp};
 
 /// Why a version exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -57,6 +57,12 @@ pub struct Version {
     pub created_at: Timestamp,
     /// When the weights of this superseded version were destroyed.
     pub weights_removed_at: Option<Timestamp>,
+}
+
+impl Version {
+    pub const fn blob_name(&self) -> BlobName {
+        BlobName { digest: self.weights, job_id: self.job_id }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -165,7 +165,8 @@ impl Service {
         let parent_epoch =
             store.current_version(claimed.model.id).await.unwrap().map(|version| version.epoch);
         let weights = Network::init(&network, parent_epoch.unwrap_or(0), &Device::flex()).unwrap();
-        let weights = self.replica.blobs.put(weights::to_safetensors(&weights)).await.unwrap();
+        let weights = weights::to_safetensors(&weights);
+        let weights = self.replica.blobs.put(claimed.job.id, weights).await.unwrap().digest;
         let prediction = |sample_id: Uuid| SamplePredictions {
             sample_id,
             out_of_fold: vec![-0.7, -0.7],

@@ -163,7 +163,7 @@ impl Replica {
     async fn load(&self, model_id: Uuid) -> Result<ServedVersion, LoadError> {
         let version = self.store.current_version(model_id).await?.ok_or(LoadError::Gone)?;
         let model = self.store.model_by_id(model_id).await?.ok_or(LoadError::Gone)?;
-        let weights = self.blobs.get(version.weights).await?;
+        let weights = self.blobs.get(version.blob_name()).await?;
         let device = self.device.clone();
         task::spawn_blocking(move || served(model, version, &weights, &device))
             .await

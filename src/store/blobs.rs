@@ -1,4 +1,4 @@
-//! Artifacts by their SHA-256, in an object store.
+//! Weights in an object store.
 
 use std::{
     fs, io,
@@ -12,27 +12,35 @@ use object_store::{
     ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 
-use crate::domain::{identity::Digest, timestamp::Timestamp};
+use uuid::Uuid;
+
+use crate::domain::{blob_name::BlobName, identity::Digest, timestamp::Timestamp};
 
 #[derive(Debug, thiserror::Error)]
 pub enum BlobError {
     #[error("cannot open the object store at {location}: {reason}")]
     Open { location: String, reason: String },
-    #[error("the object store failed to {operation} {digest}")]
-    Store { operation: &'static str, digest: Digest, source: object_store::Error },
+    #[error("the object store failed to {operation} {name}")]
+    Store { operation: &'static str, name: BlobName, source: Box<object_store::Error> },
     #[error("the object store failed to list its blobs")]
     List(#[source] object_store::Error),
     #[error("cannot remove from {folder} what was left half-written")]
     Unfinished { folder: PathBuf, source: io::Error },
     #[error("there is no blob {0}")]
-    Missing(Digest),
-    /// The bytes are not what the digest names: refused.
-    #[error("blob {expected} is corrupt: its bytes hash to {found}")]
-    Corrupt { expected: Digest, found: Digest },
+    Missing(BlobName),
+    /// The bytes are not what the name says: refused.
+    #[error("blob {name} is corrupt: its bytes hash to {found}")]
+    Corrupt { name: BlobName, found: Digest },
 }
 
-/// Artifacts by their SHA-256, in an object store: a folder, or s3://, gs://, az:// where compiled
-/// in. A blob lies under `<first 2 hex digits>/<64 hex digits>`.
+impl BlobError {
+    fn store(operation: &'static str, name: BlobName, source: object_store::Error) -> Self {
+        Self::Store { operation, name, source: Box::new(source) }
+    }
+}
+
+/// Weights in an object store: a folder, or s3://, gs://, az:// where compiled in. A blob lies under
+/// `<first 2 hex digits>/<its name>`.
 #[derive(Clone)]
 pub struct Blobs {
     store: Arc<dyn ObjectStore>,
@@ -99,53 +107,53 @@ impl Blobs {
         Ok(Self { store: Arc::new(bucket), prefix, folder: None })
     }
 
-    /// Durable when it returns.
-    pub async fn put(&self, bytes: Vec<u8>) -> Result<Digest, BlobError> {
-        let digest = Digest::of(&bytes);
+    /// What that job made; durable when it returns.
+    pub async fn put(&self, job_id: Uuid, bytes: Vec<u8>) -> Result<BlobName, BlobError> {
+        let name = BlobName { digest: Digest::of(&bytes), job_id };
         self.store
-            .put(&self.path(digest), PutPayload::from(bytes))
+            .put(&self.path(name), PutPayload::from(bytes))
             .await
-            .map_err(|source| BlobError::Store { operation: "write", digest, source })?;
-        Ok(digest)
+            .map_err(|source| BlobError::store("write", name, source))?;
+        Ok(name)
     }
 
     /// Verified against the digest.
-    pub async fn get(&self, digest: Digest) -> Result<Vec<u8>, BlobError> {
+    pub async fn get(&self, name: BlobName) -> Result<Vec<u8>, BlobError> {
         let failed = |source| match source {
-            object_store::Error::NotFound { .. } => BlobError::Missing(digest),
-            source => BlobError::Store { operation: "read", digest, source },
+            object_store::Error::NotFound { .. } => BlobError::Missing(name),
+            source => BlobError::store("read", name, source),
         };
         let bytes = self
             .store
-            .get(&self.path(digest))
+            .get(&self.path(name))
             .await
             .map_err(failed)?
             .bytes()
             .await
             .map_err(failed)?;
         let found = Digest::of(&bytes);
-        if found == digest {
+        if found == name.digest {
             Ok(bytes.into())
         } else {
-            Err(BlobError::Corrupt { expected: digest, found })
+            Err(BlobError::Corrupt { name, found })
         }
     }
 
     /// Removing what is not there is fine.
-    pub async fn remove(&self, digest: Digest) -> Result<(), BlobError> {
-        match self.store.delete(&self.path(digest)).await {
+    pub async fn remove(&self, name: BlobName) -> Result<(), BlobError> {
+        match self.store.delete(&self.path(name)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(source) => Err(BlobError::Store { operation: "remove", digest, source }),
+            Err(source) => Err(BlobError::store("remove", name, source)),
         }
     }
 
-    /// Digests of blobs last written before `age` ago, for sweeping what a crash left
+    /// Blobs last written before `age` ago, for sweeping what a crash left
     /// unreferenced.
     pub async fn older_than(
         &self,
         age: Duration,
         now: Timestamp,
-    ) -> Result<Vec<Digest>, BlobError> {
+    ) -> Result<Vec<BlobName>, BlobError> {
         let prefix = (!self.prefix.is_empty()).then(|| Path::from(self.prefix.as_str()));
         let blobs: Vec<_> =
             self.store.list(prefix.as_ref()).try_collect().await.map_err(BlobError::List)?;
@@ -174,9 +182,9 @@ impl Blobs {
             .map_err(|source| BlobError::Unfinished { folder, source })
     }
 
-    fn path(&self, digest: Digest) -> Path {
-        let hex = digest.to_string();
-        Path::from(format!("{}{}/{hex}", self.prefix, &hex[..2]))
+    fn path(&self, name: BlobName) -> Path {
+        let name = name.to_string();
+        Path::from(format!("{}{}/{name}", self.prefix, &name[..2]))
     }
 }
 

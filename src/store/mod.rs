@@ -73,3 +73,4 @@ pub use publication::{NewVersion, Publication};
 pub use quotas::Excess;
 pub use replicas::Served;
 pub use sealing::Keyring;
+pub use versions::Superseded;

@@ -1,11 +1,9 @@
 //! Versions of a model, and what is left of superseded ones.
 
-use std::collections::HashSet;
-
 use uuid::Uuid;
 
 use crate::{
-    domain::{audit::AuditKind, identity::Digest, timestamp::Timestamp, version::Version},
+    domain::{audit::AuditKind, blob_name::BlobName, timestamp::Timestamp, version::Version},
     store::{
         Store, StoreError,
         replicas::dead_since,
@@ -13,6 +11,14 @@ use crate::{
         transaction::{reading, writing},
     },
 };
+
+/// A version whose weights nobody needs any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    pub model_id: Uuid,
+    pub epoch: u64,
+    pub blob: BlobName,
+}
 
 impl Store {
     pub async fn current_version(&self, model_id: Uuid) -> Result<Option<Version>, StoreError> {
@@ -75,17 +81,16 @@ impl Store {
         })
     }
 
-    /// Superseded versions whose weights still exist although every live replica has left them, each
-    /// with its weights' digest unless a version outside this list still needs them.
+    /// Superseded versions whose weights still exist although every live replica has left them.
     pub async fn superseded(
         &self,
         now: Timestamp,
         limit: u32,
-    ) -> Result<Vec<(Uuid, u64, Option<Digest>)>, StoreError> {
+    ) -> Result<Vec<Superseded>, StoreError> {
         reading!(self, "superseded", async |tx| {
             let rows = tx
                 .query(
-                    "SELECT v.model_id, v.epoch, v.weights
+                    "SELECT v.model_id, v.epoch, v.weights, v.job_id
                      FROM models m JOIN versions v ON v.model_id = m.id
                      WHERE v.weights_removed_at IS NULL AND v.epoch < m.current_epoch
                          AND NOT EXISTS (
@@ -98,23 +103,11 @@ impl Store {
                 .bind(i64::from(limit))
                 .fetch_all()
                 .await?;
-            let mut removable = HashSet::new();
-            for row in &rows {
-                removable.insert((row.uuid("model_id")?, row.count::<u64>("epoch")?));
-            }
-            let mut superseded = Vec::with_capacity(rows.len());
-            for row in &rows {
-                let digest = row.digest("weights")?;
-                let namers = tx.query(NAMERS).digest(&digest).fetch_all().await?;
-                let mut needed = false;
-                for namer in &namers {
-                    let key = (namer.uuid("model_id")?, namer.count::<u64>("epoch")?);
-                    needed |= !removable.contains(&key);
-                }
-                let digest = (!needed).then_some(digest);
-                superseded.push((row.uuid("model_id")?, row.count("epoch")?, digest));
-            }
-            Ok(superseded)
+            let read = |row: &Row| {
+                let blob = BlobName { digest: row.digest("weights")?, job_id: row.uuid("job_id")? };
+                Ok(Superseded { model_id: row.uuid("model_id")?, epoch: row.count("epoch")?, blob })
+            };
+            rows.iter().map(read).collect()
         })
     }
 
@@ -157,16 +150,22 @@ impl Store {
         })
     }
 
-    /// Whether any version that still has its weights names this digest.
-    pub async fn is_referenced(&self, digest: Digest) -> Result<bool, StoreError> {
+    /// Whether a version that still has its weights has them there.
+    pub async fn is_referenced(&self, blob: BlobName) -> Result<bool, StoreError> {
         reading!(self, "is_referenced", async |tx| {
-            Ok(tx.query(NAMERS).digest(&digest).fetch_optional().await?.is_some())
+            let row = tx
+                .query(
+                    "SELECT epoch FROM versions
+                     WHERE job_id = $1 AND weights = $2 AND weights_removed_at IS NULL",
+                )
+                .bind(blob.job_id)
+                .digest(&blob.digest)
+                .fetch_optional()
+                .await?;
+            Ok(row.is_some())
         })
     }
 }
-
-const NAMERS: &str =
-    "SELECT model_id, epoch FROM versions WHERE weights = $1 AND weights_removed_at IS NULL";
 
 fn read_version(row: &Row) -> Result<Version, StoreError> {
     Ok(Version {

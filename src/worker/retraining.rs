@@ -63,7 +63,7 @@ impl Worker {
         holding.check()?;
         let trained = trained?;
         fail_point::pass("retraining", "computed").await;
-        let weights = self.blobs.put(trained.weights).await?;
+        let weights = self.blobs.put(claimed.job.id, trained.weights).await?.digest;
         fail_point::pass("retraining", "stored").await;
         let publication = Publication {
             lease: claimed.lease,

@@ -139,7 +139,7 @@ impl Worker {
             let model = claimed.model.name.to_string();
             metrics::gauge!("forgetd_unlearning_budget_used", "model" => model).set(used);
         }
-        let weights = self.blobs.put(updated.weights).await?;
+        let weights = self.blobs.put(claimed.job.id, updated.weights).await?.digest;
         fail_point::pass("batch", "stored").await;
         let forgotten = updated.evidence.samples;
         let publication = Publication {
@@ -183,7 +183,7 @@ impl Worker {
         let draw = self.reserve.take(&key).await.unwrap_or_else(|| Draw::new(key));
         let except = forgotten.iter().map(|(sample, _)| sample.id).collect();
         let (weights, (retained, holdout)) = tokio::try_join!(
-            async { Ok::<_, JobError>(self.blobs.get(parent.weights).await?) },
+            async { Ok::<_, JobError>(self.blobs.get(parent.blob_name()).await?) },
             async { Ok(draw.finish(&self.store, &except).await?) },
         )?;
         let seed = seed_of(batch_id);

@@ -11,15 +11,15 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
+        blob_name::BlobName,
         chain::Chain,
-        identity::Digest,
         job::{Job, JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
         version::Version,
     },
     fail_point,
-    store::{Enqueued, StoreError, Unsettled},
+    store::{Enqueued, StoreError, Superseded, Unsettled},
 };
 
 use super::Worker;
@@ -82,10 +82,8 @@ impl Worker {
         if superseded.is_empty() {
             return Ok(());
         }
-        for (model_id, epoch, digest) in superseded {
-            if let Some(digest) = digest
-                && let Err(error) = self.blobs.remove(digest).await
-            {
+        for Superseded { model_id, epoch, blob } in superseded {
+            if let Err(error) = self.blobs.remove(blob).await {
                 warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
                 return Ok(());
             }
@@ -103,7 +101,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.
-    async fn sweep_orphans(&self, suspects: &mut HashSet<Digest>) -> Result<(), StoreError> {
+    async fn sweep_orphans(&self, suspects: &mut HashSet<BlobName>) -> Result<(), StoreError> {
         match self.blobs.remove_unfinished(self.options.orphan_age, self.now()).await {
             Ok(0) => {}
             Ok(blobs) => info!(blobs, "removed what was left half-written"),
@@ -117,14 +115,14 @@ impl Worker {
             }
         };
         let mut unnamed = HashSet::new();
-        for digest in old {
-            if !self.store.is_referenced(digest).await? {
-                unnamed.insert(digest);
+        for blob in old {
+            if !self.store.is_referenced(blob).await? {
+                unnamed.insert(blob);
             }
         }
-        for digest in unnamed.intersection(suspects) {
-            match self.blobs.remove(*digest).await {
-                Ok(()) => info!(%digest, "removed an orphaned blob"),
+        for blob in unnamed.intersection(suspects) {
+            match self.blobs.remove(*blob).await {
+                Ok(()) => info!(%blob, "removed an orphaned blob"),
                 Err(error) => warn!(error = %Chain(&error), "an orphaned blob stays for now"),
             }
         }

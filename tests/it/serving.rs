@@ -63,7 +63,7 @@ async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Le
     })
     .await;
     let current = ledger.store.current_version(model.id).await.unwrap().unwrap();
-    blobs.remove(current.weights).await.unwrap();
+    blobs.remove(current.blob_name()).await.unwrap();
     replica.sync().await.unwrap();
     assert_eq!(answering(), Err(Unserved::Fenced));
     worker.end().await;

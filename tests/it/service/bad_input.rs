@@ -7,6 +7,7 @@ use super::{
     Database, Service, field,
     people::{self, MODEL},
     process::{Answer, answer},
+    promise,
 };
 
 /// The type URI and the whole text of a problem, for looking up what it names.
@@ -159,8 +160,7 @@ async fn corrupt_weights_are_refused_and_the_last_good_version_serves_on() {
         let mut service = Service::start(database).await;
         people::trained(&service, &people::unsettled()).await;
         let version = service.get(&format!("/v1/models/{MODEL}/versions/1")).await.body;
-        let digest = field(&version, "/weights").as_str().unwrap().to_owned();
-        let file = service.folder().join("data/blobs").join(&digest[..2]).join(&digest);
+        let file = promise::weights_file(&service, &version);
         let mut bytes = std::fs::read(&file).unwrap();
         *bytes.last_mut().unwrap() ^= 1;
         service.kill();

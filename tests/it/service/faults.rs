@@ -237,8 +237,7 @@ async fn a_failed_attempt_is_made_again_after_a_pause() {
         let service = Service::start(database).await;
         people::trained(&service, &people::unsettled()).await;
         let version = service.get(&format!("/v1/models/{MODEL}/versions/1")).await.body;
-        let digest = field(&version, "/weights").as_str().unwrap();
-        let weights = service.folder().join("data/blobs").join(&digest[..2]).join(digest);
+        let weights = promise::weights_file(&service, &version);
         let hidden = service.folder().join("hidden");
         std::fs::rename(&weights, &hidden).unwrap();
 

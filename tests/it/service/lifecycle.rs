@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{
     Database, Service, eventually, field,
     people::{self, MODEL},
+    promise,
 };
 
 const CLIENTS: u32 = 8;
@@ -159,8 +160,7 @@ pub async fn the_old_weights_are_destroyed(service: &Service) {
     )
     .await;
     let first = service.get(&path).await.body;
-    let digest = field(&first, "/weights").as_str().unwrap();
-    let blob = service.folder().join("data/blobs").join(&digest[..2]).join(digest);
+    let blob = promise::weights_file(service, &first);
     assert!(!blob.exists(), "{}", blob.display());
     let older = format!("/v2/models/{MODEL}/versions/1/infer");
     let refused = service.post(&older, &people::prediction(0)).await;

@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use forgetd::domain::identity::Digest;
+use forgetd::domain::{blob_name::BlobName, identity::Digest};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -71,9 +71,8 @@ impl Promise {
         let versions = versions(service).await;
         let epochs: Vec<_> = versions.iter().map(|it| it["epoch"].as_u64().unwrap()).collect();
         assert!(epochs.iter().rev().copied().eq(1..=epochs.len() as u64), "{epochs:?}");
-        let digests = whole_weights(service);
-        let current = field(&versions[0], "/weights").as_str().unwrap();
-        assert!(digests.iter().any(|it| it == current), "{current} is not among {digests:?}");
+        let (files, current) = (whole_weights(service), weights_name(&versions[0]));
+        assert!(files.contains(&current), "{current} is not among {files:?}");
     }
 
     /// Once everything had its time: waits for it.
@@ -85,9 +84,8 @@ impl Promise {
         self.each_completion_was_told().await;
         people::ready(service).await;
         let state = async || (weights(service), versions(service).await);
-        let only_the_newest = |(files, versions): &(Vec<String>, Vec<Value>)| {
-            files.len() == 1 && versions[0]["weights"] == *files[0]
-        };
+        let only_the_newest =
+            |(files, versions): &(Vec<String>, Vec<Value>)| *files == [weights_name(&versions[0])];
         let (_, versions) = eventually("no other weights are left", state, only_the_newest).await;
         let answer = people::predict(service, 0).await.body;
         assert_eq!(answer["model_version"], versions[0]["epoch"].to_string(), "{answer:#}");
@@ -175,17 +173,31 @@ pub fn weights_files(service: &Service) -> Vec<PathBuf> {
     entries(service.folder().join("data/blobs")).flat_map(entries).collect()
 }
 
-/// Digests of the weights that are stored whole, which is what their names say.
+/// What the file of a version's weights is called.
+fn weights_name(version: &Value) -> String {
+    let digest = field(version, "/weights").as_str().unwrap().parse().unwrap();
+    let job_id = field(version, "/job_id").as_str().unwrap().parse().unwrap();
+    BlobName { digest, job_id }.to_string()
+}
+
+/// The file of a version's weights.
+pub fn weights_file(service: &Service, version: &Value) -> PathBuf {
+    let name = weights_name(version);
+    service.folder().join("data/blobs").join(&name[..2]).join(name)
+}
+
+/// Names of the files of weights that are whole, whose bytes are what these say.
 fn whole_weights(service: &Service) -> Vec<String> {
-    let mut digests = Vec::new();
+    let mut names = Vec::new();
     for file in weights_files(service) {
         let name = file.file_name().unwrap().to_str().unwrap();
         // Removed meanwhile, or not whole yet.
         let Ok(bytes) = std::fs::read(&file) else { continue };
         if !name.contains('#') {
-            assert_eq!(Digest::of(&bytes).to_string(), name, "weights are not what they are named");
-            digests.push(name.to_owned());
+            let digest = name.parse::<BlobName>().unwrap().digest;
+            assert_eq!(Digest::of(&bytes), digest, "weights are not what they are named");
+            names.push(name.to_owned());
         }
     }
-    digests
+    names
 }

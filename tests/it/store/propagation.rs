@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use forgetd::{
-    domain::{deletion::DeletionState, identity::Digest, model::Model},
-    store::{Served, StoreError, Wakeups},
+    domain::{blob_name::BlobName, deletion::DeletionState, identity::Digest, model::Model},
+    store::{Served, StoreError, Superseded, Wakeups},
 };
 use uuid::Uuid;
 
@@ -80,10 +80,15 @@ async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
     ledger.unlearn(at(21)).await;
     assert!(store.superseded(at(22), 9).await.unwrap().is_empty(), "it is served still");
     report(ledger, replica, &model, 2, 23).await;
-    let weights = store.version(model.id, 1).await.unwrap().unwrap().weights;
-    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [(model.id, 1, Some(weights))]);
-    assert!(store.is_referenced(weights).await.unwrap());
-    assert!(!store.is_referenced(Digest::of(b"else")).await.unwrap());
+    let version = store.version(model.id, 1).await.unwrap().unwrap();
+    let (weights, blob) = (version.weights, version.blob_name());
+    let superseded = Superseded { model_id: model.id, epoch: 1, blob };
+    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [superseded]);
+    assert!(store.is_referenced(blob).await.unwrap());
+    let digest = Digest::of(b"else");
+    for other in [BlobName { digest, ..blob }, BlobName { job_id: new_id(), ..blob }] {
+        assert!(!store.is_referenced(other).await.unwrap());
+    }
     for _ in 0..2 {
         store.mark_weights_removed(model.id, 1, at(25)).await.unwrap();
     }
@@ -92,7 +97,7 @@ async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
     assert!(version.encoder.is_null() && version.classes.is_empty(), "words of its samples");
     let leaves = "SELECT COUNT(*) FROM audit_events WHERE kind = 'version.weights_removed'";
     assert_eq!(ledger.integer(leaves).await, 1);
-    assert!(!store.is_referenced(weights).await.unwrap());
+    assert!(!store.is_referenced(blob).await.unwrap());
     assert!(store.superseded(at(26), 9).await.unwrap().is_empty());
     let current = store.mark_weights_removed(model.id, 2, at(27)).await;
     assert!(matches!(current, Err(StoreError::Damaged { .. })));

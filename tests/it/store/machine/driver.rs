@@ -340,7 +340,7 @@ impl Machine {
         let found = store.superseded(now, 1_000).await.unwrap();
         let expected = self.reference.superseded(self.now);
         let named = |(model, epoch): &(usize, u64)| (self.models[*model].id, *epoch);
-        let listed: Vec<_> = found.iter().map(|(model_id, epoch, _)| (*model_id, *epoch)).collect();
+        let listed: Vec<_> = found.iter().map(|it| (it.model_id, it.epoch)).collect();
         assert_eq!(listed, expected.iter().map(named).collect::<Vec<_>>(), "superseded");
         for (model, epoch) in expected {
             let id = self.models[model].id;
