@@ -112,8 +112,18 @@ impl Store {
     /// requests that delete samples of it, and fails if one of those left its sample in place. The
     /// guarantee is `exact` when weights trained without the samples are out (the batch's version or
     /// a later one), or when no weights that contained them were left. Any process may call it, any
-    /// number of times. Returns the completed requests.
+    /// number of times. Returns the completed requests, those included that waited for others of
+    /// them.
     pub async fn complete_propagated(&self, now: Timestamp) -> Result<Vec<Uuid>, StoreError> {
+        let mut completed = Vec::new();
+        while let Some(more) = self.complete_ready(now).await? {
+            completed.extend(more);
+        }
+        Ok(completed)
+    }
+
+    /// `None` where no request is ready.
+    async fn complete_ready(&self, now: Timestamp) -> Result<Option<Vec<Uuid>>, StoreError> {
         let reached = reading!(self, "complete_propagated", async |tx| {
             let sql = "SELECT id, model_id FROM jobs WHERE state = 'published' ORDER BY id";
             let rows = tx.query(sql).fetch_all().await?;
@@ -129,11 +139,12 @@ impl Store {
             }
             Ok(reached)
         })?;
-        if !reached.is_empty() {
-            // What was erased must be gone from the files before anybody is told so.
-            self.purge_erased().await?;
-            fail_point::pass("complete_propagated", "purged").await;
+        if reached.is_empty() {
+            return Ok(None);
         }
+        // What was erased must be gone from the files before anybody is told so.
+        self.purge_erased().await?;
+        fail_point::pass("complete_propagated", "purged").await;
         let mut completed = Vec::new();
         for (job_id, model_id) in reached {
             let requests = writing!(self, "complete_propagated", async |tx| {
@@ -142,7 +153,7 @@ impl Store {
             })?;
             completed.extend(requests);
         }
-        Ok(completed)
+        Ok(Some(completed))
     }
 }
 

@@ -327,42 +327,53 @@ impl Reference {
         })
     }
 
-    /// The requests that are completed by it.
+    /// The requests that are completed by it, those included that waited for others of them.
     pub fn complete(&mut self, now: Time) -> Vec<Uuid> {
         let mut completed = Vec::new();
-        for job in 0..self.jobs.len() {
-            if self.jobs[job].state != JobState::Published {
+        loop {
+            let before = self.leaves.len();
+            for job in 0..self.jobs.len() {
+                completed.extend(self.complete_batch(job, now));
+            }
+            if self.leaves.len() == before {
+                return completed;
+            }
+        }
+    }
+
+    fn complete_batch(&mut self, job: usize, now: Time) -> Vec<Uuid> {
+        let mut completed = Vec::new();
+        if self.jobs[job].state != JobState::Published {
+            return completed;
+        }
+        let mut requests: Vec<_> = self.of_batch(job).collect();
+        let excluded = |it: &usize| self.requests[*it].excluded_from;
+        let needed = requests.iter().filter_map(excluded).max().unwrap_or(0);
+        let model = self.jobs[job].model;
+        if needed > 0 && self.is_served(model, needed - 1, now) {
+            return completed;
+        }
+        let later = &self.models[model].versions[usize::try_from(needed.max(1) - 1).unwrap()..];
+        let was_retrained = later.iter().any(|version| version.cause.is_exact());
+        let is_exact = self.jobs[job].epoch.is_none() || was_retrained;
+        requests.retain(|it| self.requests[*it].state == DeletionState::Unlearning);
+        let left = requests.len();
+        requests.retain(|it| !self.waits_for_others(*it));
+        let has_left = left == requests.len();
+        for request in requests {
+            let is_incomplete = self.of_its_subjects(request).any(Sample::is_usable);
+            let it = &mut self.requests[request];
+            if is_incomplete {
+                it.state = DeletionState::Failed;
+                self.leaves.push(("deletion.failed", it.id));
                 continue;
             }
-            let mut requests: Vec<_> = self.of_batch(job).collect();
-            let excluded = |it: &usize| self.requests[*it].excluded_from;
-            let needed = requests.iter().filter_map(excluded).max().unwrap_or(0);
-            let model = self.jobs[job].model;
-            if needed > 0 && self.is_served(model, needed - 1, now) {
-                continue;
-            }
-            let later = &self.models[model].versions[usize::try_from(needed.max(1) - 1).unwrap()..];
-            let was_retrained = later.iter().any(|version| version.cause.is_exact());
-            let is_exact = self.jobs[job].epoch.is_none() || was_retrained;
-            requests.retain(|it| self.requests[*it].state == DeletionState::Unlearning);
-            let left = requests.len();
-            requests.retain(|it| !self.waits_for_others(*it));
-            let has_left = left == requests.len();
-            for request in requests {
-                let is_incomplete = self.of_its_subjects(request).any(Sample::is_usable);
-                let it = &mut self.requests[request];
-                if is_incomplete {
-                    it.state = DeletionState::Failed;
-                    self.leaves.push(("deletion.failed", it.id));
-                    continue;
-                }
-                (it.state, it.exact) = (DeletionState::Completed, Some(is_exact));
-                self.leaves.push(("deletion.completed", it.id));
-                completed.push(it.id);
-            }
-            if has_left {
-                self.jobs[job].state = JobState::Completed;
-            }
+            (it.state, it.exact) = (DeletionState::Completed, Some(is_exact));
+            self.leaves.push(("deletion.completed", it.id));
+            completed.push(it.id);
+        }
+        if has_left {
+            self.jobs[job].state = JobState::Completed;
         }
         completed
     }
