@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    http::Drp,
+    http::{Drp, Rates},
     intake::{
         drp::{Agent, AgentError, Trust},
         identity::drp_alias,
@@ -32,11 +32,15 @@ pub(super) fn facade(config: &DrpConfig) -> Result<Arc<Drp>, DrpError> {
     if config.agents.is_empty() {
         return Err(DrpError::NoAgent);
     }
-    let agent = |AgentConfig { id, verify_key }: &AgentConfig| Agent::new(id, verify_key);
+    let agent = |configured: &AgentConfig| {
+        let AgentConfig { id, verify_key, requests_per_minute } = configured;
+        Ok::<_, AgentError>(Agent::new(id, verify_key)?.at_most(*requests_per_minute))
+    };
     let agents = config.agents.iter().map(agent).collect::<Result<_, _>>()?;
     Ok(Arc::new(Drp {
         trust: Trust::new(&config.business_id, agents)?,
         naming: naming(&config.subjects, &config.aliases, drp_alias)?,
+        rates: Rates::default(),
     }))
 }
 
@@ -51,6 +55,7 @@ mod tests {
         let agent = |(id, key): &(&str, &str)| AgentConfig {
             id: (*id).to_owned(),
             verify_key: (*key).to_owned(),
+            requests_per_minute: None,
         };
         DrpConfig {
             business_id: business_id.into(),

@@ -129,7 +129,8 @@ impl<P: Permission> FromRequestParts<Arc<State>> for Caller<P> {
                 if !P::SCOPES.iter().any(|scope| key.allows(*scope)) {
                     return Err(Problem::Forbidden(P::SCOPES));
                 }
-                state.rates.admit(&key, state.clock.monotonic())?;
+                let per_minute = key.limits.requests_per_minute;
+                state.rates.admit(&key.id, per_minute, state.clock.monotonic())?;
                 Some(key.id)
             }
         };

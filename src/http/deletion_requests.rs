@@ -24,7 +24,7 @@ use crate::{
     http::{
         auth::{Caller, Deleting, Watching},
         body::{Json, Params, Segments},
-        documentation::{BadRequest, Conflict, Guarded, NotFound, TooMany, WithBody},
+        documentation::{BadRequest, Conflict, Guarded, NotFound, WithBody},
         page::{Page, PageLimit},
         problem::{Problem, Resource},
         state::State,
@@ -190,7 +190,7 @@ pub struct DeletionsQuery {
                                       `suspended` if an administrator must approve it",
          body = DeletionRequestDetails,
          headers(("Location" = String, description = "The request"))),
-        NotFound, TooMany, WithBody, Guarded,
+        NotFound, WithBody, Guarded,
     )
 )]
 pub async fn create(

@@ -70,7 +70,6 @@ pub struct Fails<const STATUS: u16>;
 pub type BadRequest = Fails<400>;
 pub type NotFound = Fails<404>;
 pub type Conflict = Fails<409>;
-pub type TooMany = Fails<429>;
 
 /// Problems of every operation of /v1: the key, the ledger, ourselves.
 pub struct Guarded;
@@ -115,7 +114,7 @@ impl<const STATUS: u16> IntoResponses for Fails<STATUS> {
 
 impl IntoResponses for Guarded {
     fn responses() -> Responses {
-        problems(&[401, 403, 500, 503])
+        problems(&[401, 403, 429, 500, 503])
     }
 }
 
@@ -151,7 +150,7 @@ impl<const STATUS: u16> IntoResponses for DrpFails<STATUS> {
 
 impl IntoResponses for GuardedDrp {
     fn responses() -> Responses {
-        drp(&[401, 403, 500, 503])
+        drp(&[401, 403, 429, 500, 503])
     }
 }
 
@@ -163,7 +162,7 @@ impl IntoResponses for WithMessage {
 
 impl IntoResponses for GuardedInference {
     fn responses() -> Responses {
-        errors(&[401, 403, 500, 503])
+        errors(&[401, 403, 429, 500, 503])
     }
 }
 
@@ -175,7 +174,7 @@ impl IntoResponses for NotServed {
 
 impl IntoResponses for WithTensors {
     fn responses() -> Responses {
-        errors(&[400, 408, 413, 415, 429])
+        errors(&[400, 408, 413, 415])
     }
 }
 
@@ -228,7 +227,7 @@ fn meaning(status: u16) -> &'static str {
         413 => "The body is too large",
         415 => "The content type is not supported",
         422 => "The request is understood, but its content cannot be accepted",
-        429 => "Too much waits already",
+        429 => "Too much waits already, or the caller's requests come too fast",
         503 => "Cannot be answered now; nothing was changed",
         _ => "An internal error",
     }

@@ -22,7 +22,7 @@ use crate::{
     http::{
         auth::{Caller, Deleting},
         body::{self, Params},
-        documentation::{Guarded, NotFound, TooMany, WithBody},
+        documentation::{Guarded, NotFound, WithBody},
         problem::Problem,
         samples::spot,
         state::State,
@@ -79,7 +79,7 @@ pub struct DropOpen {
         (status = 200, description = "What can be said of the list", content(
             (DropReport = "application/json"), (String = "text/csv"),
         )),
-        NotFound, TooMany, WithBody, Guarded,
+        NotFound, WithBody, Guarded,
     )
 )]
 pub async fn run(

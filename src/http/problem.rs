@@ -133,7 +133,7 @@ pub enum Problem {
     },
     /// The key may not have so many samples deleted now.
     QuotaExceeded(Excess),
-    /// The key's requests come too fast.
+    /// The caller's requests come too fast.
     TooFast {
         per_minute: u32,
         wait: Duration,

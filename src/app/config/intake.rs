@@ -1,6 +1,6 @@
 //! Sections for requests that come by other protocols.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use serde::Deserialize;
 
@@ -51,6 +51,8 @@ pub struct AgentConfig {
     pub id: String,
     /// Ed25519's public key in base64.
     pub verify_key: String,
+    /// What each process lets in; no limit when absent.
+    pub requests_per_minute: Option<NonZeroU32>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -23,6 +23,8 @@ impl FromRequestParts<Arc<State>> for KnownAgent {
         let token = bearer(&parts.headers).ok_or(Problem::NoAgentToken)?;
         let agent_id = state.store.agent_of_token(hash_secret(token)).await?;
         let agent = agent_id.and_then(|id| drp.trust.agent(&id).cloned());
-        agent.map(Self).ok_or(Problem::UnknownAgentToken)
+        let agent = agent.ok_or(Problem::UnknownAgentToken)?;
+        drp.rates.admit(agent.id(), agent.requests_per_minute(), state.clock.monotonic())?;
+        Ok(Self(agent))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
         documentation::{DrpFails, GuardedDrp, WithMessage},
         intake::{Incoming, take_in},
         problem::{Problem, Resource},
+        rate::Rates,
         state::State,
     },
     intake::{
@@ -39,6 +40,8 @@ pub const PATH: &str = "/drp/v1";
 pub struct Drp {
     pub trust: Trust,
     pub naming: Naming,
+    /// By agents' ids.
+    pub rates: Rates<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -140,7 +143,7 @@ pub async fn check(
         specification has it; `exercise` is `deletion`"),
     responses(
         (status = 200, description = "Durable", body = ExerciseStatus),
-        DrpFails<404>, DrpFails<409>, DrpFails<429>, WithMessage, GuardedDrp,
+        DrpFails<404>, DrpFails<409>, WithMessage, GuardedDrp,
     )
 )]
 pub async fn exercise(

@@ -38,7 +38,7 @@ impl Problem {
             Self::QuotaExceeded(_) => {
                 ("quota-exceeded", "The API key may not have so many samples deleted now")
             }
-            Self::TooFast { .. } => ("too-fast", "The API key's requests come too fast"),
+            Self::TooFast { .. } => ("too-fast", "The caller's requests come too fast"),
             Self::NotCancellable { .. } => {
                 ("not-cancellable", "The deletion request is not queued any more")
             }
@@ -131,7 +131,7 @@ impl Problem {
             )
             .into(),
             Self::TooFast { per_minute, .. } => {
-                format!("the key may send {per_minute} requests a minute").into()
+                format!("{per_minute} requests a minute are let in").into()
             }
             Self::NotCancellable { state } => {
                 format!("it is {state}; only suspended and queued requests can be cancelled").into()

@@ -2,6 +2,8 @@
 //! libsodium's `crypto_sign`), in base64. Data Rights Protocol 0.9.4, sections 2.01, 2.04, 2.05 and
 //! 3.07.
 
+use std::num::NonZeroU32;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::{SIGNATURE_LENGTH, Signature, VerifyingKey};
 use serde_json::{Map, Value};
@@ -19,11 +21,12 @@ pub struct Trust {
     agents: Vec<Agent>,
 }
 
-/// An agent as the service directory of its network has it.
+/// An agent as the service directory of its network has it, and how many requests of it are let in.
 #[derive(Clone, Debug)]
 pub struct Agent {
     id: String,
     key: VerifyingKey,
+    requests_per_minute: Option<NonZeroU32>,
 }
 
 /// What is wrong with an entry of the configuration.
@@ -158,7 +161,16 @@ impl Agent {
         let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
         let key = key.filter(|key| !key.is_weak());
         let key = key.ok_or_else(|| AgentError::Key(id.to_owned()))?;
-        Ok(Self { id: id.to_owned(), key })
+        Ok(Self { id: id.to_owned(), key, requests_per_minute: None })
+    }
+
+    #[must_use]
+    pub fn at_most(self, requests_per_minute: Option<NonZeroU32>) -> Self {
+        Self { requests_per_minute, ..self }
+    }
+
+    pub fn requests_per_minute(&self) -> Option<u32> {
+        self.requests_per_minute.map(NonZeroU32::get)
     }
 
     pub fn id(&self) -> &str {

@@ -388,6 +388,30 @@ async fn what_is_not_as_the_specification_has_it_is_refused_for_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_asks_too_fast_waits() {
+    let key = BASE64_STANDARD.encode(Agent::first().key.public_key());
+    let limited = format!("{{id=\"FIRST_AGENT\",verify_key=\"{key}\",requests_per_minute=2}}");
+    let agents = format!("[{limited},{}]", Agent::second().configured());
+    let environment =
+        [("FORGETD_DRP__BUSINESS_ID", "FORGETD"), ("FORGETD_DRP__AGENTS", agents.as_str())];
+    let service = Service::start_with(Database::Sqlite, &environment, &[]).await;
+    let (first, second) = (Agent::first(), Agent::second());
+    let (first, second) = (first.set_up(&service).await, second.set_up(&service).await);
+    let check = async |session: &Session<'_>| {
+        session.send(Method::GET, &format!("/drp/v1/agent/{}", session.agent.id), None).await
+    };
+    assert_eq!(check(&first).await.status, StatusCode::OK);
+    let refused = check(&first).await;
+    assert_refused(&refused, StatusCode::TOO_MANY_REQUESTS, "2 requests a minute");
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert_eq!(refused.body["fatal"], Value::Null, "it may be sent again");
+    for _ in 0..5 {
+        assert_eq!(check(&second).await.status, StatusCode::OK, "the other has no limit");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_configuration_every_path_says_that_it_is_off() {
     let service = Service::start(Database::Sqlite).await;
     let (agent, id) = (Agent::first(), "a7551968-d5d6-44b2-9831-815ac9017798");
