@@ -3,6 +3,7 @@
 //! Networks are handed around on a plain device; whatever needs gradients makes itself a copy
 //! that records them, and drops it when done.
 
+pub mod adam;
 pub mod convex;
 pub mod cross_fitting;
 pub mod curvature;

@@ -1,9 +1,10 @@
 //! Training from the first weights to the last step.
 
 use burn::module::Module as _;
-use burn::optim::{AdamConfig, GradientsParams, ModuleOptimizer};
+use burn::optim::GradientsParams;
 use burn::tensor::Device;
 
+use super::adam::Adam;
 use super::gradient::{Batch, scalar};
 use super::network::Network;
 use super::order::{Purpose, shuffled};
@@ -84,7 +85,7 @@ pub(super) fn train_rows(
                 return Err(TrainingError::Cancelled);
             }
             let batch: Vec<usize> = batch.iter().map(|position| rows[*position]).collect();
-            training.step(examples, &batch, epoch)?;
+            training = training.step(examples, &batch, epoch)?;
             done += 1;
             if done % PROGRESS_STEPS == 0 || done == total {
                 stage.watch.progressed(&Progress { stage: stage.name.to_owned(), done, total });
@@ -111,15 +112,10 @@ fn check(network: &Network, examples: &Examples) -> Result<(), TrainingError> {
     }
 }
 
-/// Adam as `PyTorch` sets it up: betas 0.9 and 0.999, eps 1e-8.
-pub fn adam() -> ModuleOptimizer {
-    AdamConfig::new().with_beta_1(0.9).with_beta_2(0.999).with_epsilon(1e-8).init()
-}
-
 struct Training<'a> {
     /// Records gradients.
     network: Network,
-    optimizer: ModuleOptimizer,
+    optimizer: Adam,
     recipe: &'a Recipe,
     device: Device,
 }
@@ -127,15 +123,15 @@ struct Training<'a> {
 impl<'a> Training<'a> {
     fn new(network: Network, recipe: &'a Recipe, device: &Device) -> Self {
         let device = device.clone().autodiff();
-        Self { network: network.train(), optimizer: adam(), recipe, device }
+        Self { network: network.train(), optimizer: Adam::default(), recipe, device }
     }
 
     fn step(
-        &mut self,
+        mut self,
         examples: &Examples,
         rows: &[usize],
         epoch: u32,
-    ) -> Result<(), TrainingError> {
+    ) -> Result<Self, TrainingError> {
         let recipe = self.recipe;
         let batch = Batch::of_labels(examples, rows, self.network.classes(), &self.device);
         let (loss, gradients) = if recipe.gradient_restriction > 0.0 {
@@ -149,9 +145,8 @@ impl<'a> Training<'a> {
             let learning_rate = recipe.learning_rate;
             return Err(TrainingError::NotFinite { loss, epoch: epoch + 1, learning_rate });
         }
-        let network = self.network.clone();
-        self.network = self.optimizer.step(recipe.learning_rate, network, gradients);
-        Ok(())
+        self.network = self.optimizer.step(recipe.learning_rate, self.network, gradients);
+        Ok(self)
     }
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{Task, UnlearningError};
 use crate::domain::watch::{Progress, Watch};
-use crate::nn::{network::Network, training::adam};
+use crate::nn::{adam::Adam, network::Network};
 
 /// The network, plain again, after `steps` steps; `loss` gets the step's number and the network
 /// as it is then, recording, and gives the loss `[1]` to go down.
@@ -18,7 +18,7 @@ pub(super) fn descend(
     mut loss: impl FnMut(u32, &Network) -> Tensor<1>,
 ) -> Result<Network, UnlearningError> {
     let mut recording = task.network.clone().train();
-    let mut optimizer = adam();
+    let mut optimizer = Adam::default();
     for step in 0..steps {
         if watch.is_cancelled() {
             return Err(UnlearningError::Cancelled);
