@@ -81,12 +81,18 @@ impl Counterfactual {
     }
 
     /// By how much `predicted`, `[rows, classes]`, is more confident of the rows' labels than it
-    /// should be, on average.
+    /// should be: the mean, in which a row counts by `p (1 - p)` of what it should be, the slope of
+    /// a probability along its confidence. Where that is near 0 or 1, confidences wander by whole
+    /// units and nobody sees it.
     pub fn excess(&self, rows: &[usize], predicted: &[f32]) -> f64 {
-        let each = rows.iter().zip(predicted.chunks_exact(self.classes)).map(|(row, predicted)| {
-            confidence(predicted, self.labels[*row]) - self.confidences[*row]
-        });
-        each.sum::<f64>() / rows.len().max(1) as f64
+        let (mut sum, mut weights) = (0.0, f64::MIN_POSITIVE);
+        for (row, predicted) in rows.iter().zip(predicted.chunks_exact(self.classes)) {
+            let expected = self.confidences[*row];
+            let weight = (-softplus(expected) - softplus(-expected)).exp();
+            sum += weight * (confidence(predicted, self.labels[*row]) - expected);
+            weights += weight;
+        }
+        sum / weights
     }
 }
 
@@ -225,6 +231,22 @@ mod tests {
         }
         let seen = expected.excess(&rows, &world.forgotten_anchor);
         assert!(seen > 0.5, "training adds confidence: {seen}");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_no_excess() {
+        let of = |first, second| Counterfactual {
+            confidences: vec![first, second],
+            others: vec![f64::NEG_INFINITY, 0.0, f64::NEG_INFINITY, 0.0],
+            labels: vec![0, 0],
+            classes: 2,
+        };
+        let excess = |rows: &[usize], first, second| {
+            of(0.0, 12.0).excess(rows, &of(first, second).log_probabilities(rows, 0.0))
+        };
+        assert!((excess(&[0, 1], 0.5, 8.0) - 0.5).abs() < 1e-3);
+        assert!(excess(&[0, 1], 0.0, 8.0).abs() < 1e-3);
+        assert!(excess(&[1], 0.0, 8.0) < -3.9, "alone it is all there is");
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! here is the sample with what a network that never saw it would say ([`Counterfactual`]), so
 //! that learning it stops by itself. The correction holds retained samples to what the network
 //! says of them before the update; its gradient is zero there, so that an update changes nothing
-//! but what forgetting asks for.
+//! but what forgetting asks for. Rows of which the network is certain hold next to nothing, and
+//! are drawn seldom.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::domain::{
 use crate::nn::{
     gradient::Batch,
     network::Network,
-    order::{Purpose, chosen},
+    order::{Purpose, chosen, chosen_by_weight},
     prediction::log_probabilities,
 };
 
@@ -48,6 +49,9 @@ pub struct Iau {
     correction: f64,
     /// Size of the pool from which the steps draw their retained rows.
     retained_rows_max: usize,
+    /// In that draw, the weight of a row of which the network is certain; that of another one is
+    /// larger by the Gini impurity of what the network said of it at the end of its training.
+    certain_weight: f64,
     steps_min: u32,
     /// How often each forgotten row is visited, where that takes more steps.
     visits: u32,
@@ -63,6 +67,7 @@ impl Default for Iau {
             own_share: 0.75,
             correction: 0.1,
             retained_rows_max: 4_096,
+            certain_weight: 1e-3,
             steps_min: 40,
             visits: 15,
             steps_max: 2_000,
@@ -107,13 +112,14 @@ impl Iau {
     pub fn validate(&self) -> Result<(), RangeError> {
         let (rate, correction, own) = (self.learning_rate, self.correction, self.own_share);
         let (rows, pool) = (self.rows_per_step, self.retained_rows_max);
-        let weight = self.forget_weight;
+        let (weight, certain) = (self.forget_weight, self.certain_weight);
         check(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
         check(rows > 0, "rows_per_step", rows, "at least 1")?;
         check((0.0..=1e6).contains(&weight), "forget_weight", weight, "0 to 1e6")?;
         check((0.0..=1.0).contains(&own), "own_share", own, "0 to 1")?;
         check((0.0..=1.0).contains(&correction), "correction", correction, "0 to 1")?;
         check(pool > 0, "retained_rows_max", pool, "at least 1")?;
+        check(certain > 0.0 && certain <= 1e6, "certain_weight", certain, "above 0 to 1e6")?;
         check(self.steps_max > 0, "steps_max", self.steps_max, "at least 1")
     }
 
@@ -128,15 +134,16 @@ impl Iau {
         let size = (task.forgotten.len() as f64 / self.rows_per_step as f64).min(1.0);
         let learning_rate = self.learning_rate * size.sqrt();
         let weight = self.forget_weight * size;
+        let held = Held::of(task, self.draws(task, steps));
         let falling = |step| learning_rate * (1.0 - f64::from(step) / f64::from(steps));
         let mut lowered = 0.0;
         let network = descend(task, steps, falling, watch, |step, recording| {
-            let rows = self.draw(task, task.forgotten, step);
+            let (ordinals, count) = (&task.forgotten.ordinals, self.rows_per_step);
+            let rows = chosen(task.seed, Purpose::Step(step), ordinals, count);
             let targets = expected.log_probabilities(&rows, lowered);
             let forgotten = batch(task, task.forgotten, &rows, &targets);
-            let retained = self.draw(task, task.retained, step);
-            let before = log_probabilities(task.network, &task.retained.select(&retained));
-            let retained = batch(task, task.retained, &retained, &before);
+            let (retained, before) = held.at(step);
+            let retained = batch(task, task.retained, retained, &before);
             let (forget, predicted) = forgotten.loss_and_predictions(recording);
             lowered += self.correction * expected.excess(&rows, &predicted);
             forget.mul_scalar(weight) + retained.loss(recording)
@@ -144,13 +151,55 @@ impl Iau {
         Ok((network, lowered))
     }
 
-    fn draw(&self, task: &Task<'_>, examples: &Examples, step: u32) -> Vec<usize> {
-        chosen(task.seed, Purpose::Step(step), &examples.ordinals, self.rows_per_step)
+    /// The retained rows of each step.
+    fn draws(&self, task: &Task<'_>, steps: u32) -> Vec<Vec<usize>> {
+        let (weights, count) = (self.weights(task), self.rows_per_step);
+        let ordinals = &task.retained.ordinals;
+        let draw =
+            |step| chosen_by_weight(task.seed, Purpose::Step(step), ordinals, &weights, count);
+        (0..steps).map(draw).collect()
+    }
+
+    /// Of each retained row in the steps' draws.
+    fn weights(&self, task: &Task<'_>) -> Vec<f64> {
+        let impurity = |predicted: &[f32]| {
+            1.0 - predicted.iter().map(|it| (2.0 * f64::from(*it)).exp()).sum::<f64>()
+        };
+        let rows = task.retained_anchor.chunks_exact(task.network.classes());
+        rows.map(|predicted| self.certain_weight + impurity(predicted).max(0.0)).collect()
     }
 
     fn steps(&self, rows: usize) -> u32 {
         let steps = (rows * self.visits as usize).div_ceil(self.rows_per_step);
         u32::try_from(steps).unwrap_or(u32::MAX).max(self.steps_min).min(self.steps_max)
+    }
+}
+
+/// The retained rows that the steps see, and what the network says of them before the update.
+struct Held {
+    draws: Vec<Vec<usize>>,
+    /// All of the draws' rows, once each, ascending.
+    rows: Vec<usize>,
+    /// Natural-log probabilities `[rows, classes]`.
+    before: Vec<f32>,
+    classes: usize,
+}
+
+impl Held {
+    fn of(task: &Task<'_>, draws: Vec<Vec<usize>>) -> Self {
+        let mut rows = draws.concat();
+        rows.sort_unstable();
+        rows.dedup();
+        let before = log_probabilities(task.network, &task.retained.select(&rows));
+        Self { draws, rows, before, classes: task.network.classes() }
+    }
+
+    /// The rows of a step with what the network said of each.
+    fn at(&self, step: u32) -> (&[usize], Vec<f32>) {
+        let draw = &self.draws[step as usize];
+        let places = draw.iter().map(|row| self.rows.partition_point(|it| it < row));
+        let before = places.flat_map(|at| &self.before[at * self.classes..][..self.classes]);
+        (draw, before.copied().collect())
     }
 }
 
@@ -212,6 +261,20 @@ mod tests {
     fn more_samples_take_more_steps() {
         let iau = Iau::default();
         assert_eq!([1, 100, 500, 1_000_000].map(|rows| iau.steps(rows)), [40, 40, 118, 2_000]);
+    }
+
+    #[test]
+    fn uncertain_rows_weigh_more() {
+        let world = World::new(2, 0, 1, &Device::flex());
+        let (mut certain, mut torn) = (vec![f32::NEG_INFINITY; 10], vec![f32::NEG_INFINITY; 10]);
+        certain[3] = 0.0;
+        (torn[3], torn[7]) = (0.5_f32.ln(), 0.5_f32.ln());
+        let task = Task { retained_anchor: &[certain, torn].concat(), ..world.task() };
+        let weights = Iau::default().weights(&task);
+        assert!(
+            (weights[0] - 1e-3).abs() < 1e-6 && (weights[1] - 0.501).abs() < 1e-6,
+            "{weights:?}"
+        );
     }
 
     #[test]
