@@ -138,15 +138,11 @@ impl Broker {
         }
         let received_at = self.clock.now();
         let target = |key: &Pseudonym| Target { kind: TargetKind::Subject, key: *key };
+        let (id, targets) = (self.ids.next(received_at), subjects.iter().map(target).collect());
         let new = NewDeletion {
-            id: self.ids.next(received_at),
-            model_id: model.id,
-            targets: subjects.iter().map(target).collect(),
             api_key_id: self.api_key_id,
-            approval_above_share: model.policy.approval_above_share,
-            received_at,
             due_by: received_at.plus(model.policy.due_within().min(DUE_WITHIN)),
-            idempotency: None,
+            ..NewDeletion::of(id, model, targets, received_at)
         };
         match self.store.accept_deletion(&new, self.queue_limit).await? {
             Acceptance::Accepted(_) => Ok(()),

@@ -208,16 +208,10 @@ pub async fn create(
     let named =
         targets::targets(&state.service_key, model.id, &new.subjects, &new.samples, TARGETS_MAX)?;
     let received_at = state.clock.now();
-    let deletion = NewDeletion {
-        id: state.ids.next(received_at),
-        model_id: model.id,
-        targets: named.into_iter().map(|(_, target)| target).collect(),
-        api_key_id: caller.api_key_id,
-        approval_above_share: model.policy.approval_above_share,
-        received_at,
-        due_by: new.due_by.unwrap_or_else(|| received_at.plus(model.policy.due_within())),
-        idempotency,
-    };
+    let targets = named.into_iter().map(|(_, target)| target).collect();
+    let as_usual = NewDeletion::of(state.ids.next(received_at), &model, targets, received_at);
+    let due_by = new.due_by.unwrap_or(as_usual.due_by);
+    let deletion = NewDeletion { api_key_id: caller.api_key_id, due_by, idempotency, ..as_usual };
     let limit = state.limits.queued_deletions;
     let details = match state.store.accept_deletion(&deletion, limit).await? {
         Acceptance::Accepted(details) | Acceptance::Repeated(details) => details,

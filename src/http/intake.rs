@@ -100,16 +100,10 @@ impl Incoming<'_> {
             Origin::Agent { .. } => None,
         };
         let target = |key| Target { kind: TargetKind::Subject, key };
-        NewDeletion {
-            id: state.ids.next(self.received_at),
-            model_id: model.id,
-            targets: subjects.into_iter().map(target).collect(),
-            api_key_id,
-            approval_above_share: model.policy.approval_above_share,
-            received_at: self.received_at,
-            due_by: due_by(self.received_at, model.policy.due_within(), self.latest),
-            idempotency: None,
-        }
+        let (id, received_at) = (state.ids.next(self.received_at), self.received_at);
+        let targets = subjects.into_iter().map(target).collect();
+        let due_by = due_by(received_at, model.policy.due_within(), self.latest);
+        NewDeletion { api_key_id, due_by, ..NewDeletion::of(id, model, targets, received_at) }
     }
 }
 

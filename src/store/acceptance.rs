@@ -9,6 +9,7 @@ use crate::{
         audit::AuditKind,
         deletion::{DeletionState, Target, targets_digest},
         identity::Digest,
+        model::Model,
         timestamp::Timestamp,
     },
     store::{
@@ -37,6 +38,22 @@ pub struct NewDeletion {
     pub received_at: Timestamp,
     pub due_by: Timestamp,
     pub idempotency: Option<Idempotency>,
+}
+
+impl NewDeletion {
+    /// As the model's policy has it, of nobody's quota and under no idempotency key.
+    pub fn of(id: Uuid, model: &Model, targets: Vec<Target>, received_at: Timestamp) -> Self {
+        Self {
+            id,
+            model_id: model.id,
+            targets,
+            api_key_id: None,
+            approval_above_share: model.policy.approval_above_share,
+            received_at,
+            due_by: received_at.plus(model.policy.due_within()),
+            idempotency: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
