@@ -8,6 +8,7 @@ use super::{
     figure::{self, Figure, Figures},
     library::confidences,
     lira::Lira,
+    sisa::mean_log_probabilities,
     training_set::next_class,
 };
 use crate::{
@@ -54,11 +55,21 @@ pub struct Measured {
 
 impl Bench {
     pub fn judge(&self, network: &Network) -> Judged {
+        let weights = self.is_convex.then(|| network.parameters());
+        Judged { weights, ..self.judge_by(|examples| log_probabilities(network, examples)) }
+    }
+
+    /// By their mean probabilities.
+    pub fn judge_ensemble(&self, networks: &[Network]) -> Judged {
+        self.judge_by(|examples| mean_log_probabilities(networks, examples))
+    }
+
+    fn judge_by(&self, predicted: impl Fn(&Examples) -> Vec<f32>) -> Judged {
         Judged {
-            forgotten: log_probabilities(network, &self.forgotten),
-            retained: log_probabilities(network, &self.retained),
-            test: log_probabilities(network, &self.dataset.test),
-            weights: self.is_convex.then(|| network.parameters()),
+            forgotten: predicted(&self.forgotten),
+            retained: predicted(&self.retained),
+            test: predicted(&self.dataset.test),
+            weights: None,
         }
     }
 

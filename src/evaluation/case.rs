@@ -9,8 +9,9 @@ use super::{
     deletion,
     error::EvaluationError,
     library::{Library, Reference, Training},
-    suite::{DeletionSpec, Draw, MethodSpec, NOTHING, NetworkEntry},
+    suite::{Contender, DeletionSpec, Draw, MethodSpec, NetworkEntry},
     training_set::TrainingSet,
+    update::requests,
 };
 use crate::{
     domain::{
@@ -97,7 +98,7 @@ impl Case {
 
     /// Numbers of folds whose out-of-fold predictions the methods want.
     pub fn folds(&self) -> BTreeSet<u32> {
-        let updates = self.methods.iter().filter(|method| method.name != NOTHING);
+        let updates = self.methods.iter().filter(|method| method.wants_folds());
         updates.map(|method| method.folds.unwrap_or(self.network.recipe.folds)).collect()
     }
 
@@ -128,6 +129,25 @@ impl Case {
     /// The same recipe and seed without what is deleted: what a settlement makes.
     pub fn settled(&self, deleted: &[usize]) -> Training {
         self.training(self.set(deleted).without(deleted), self.seed)
+    }
+
+    /// Of the ensembles that methods ask for in the end, after each request where it stands alone.
+    ///
+    /// # Errors
+    /// When a method cannot be had.
+    pub fn ensembles(&self, deleted: &[usize]) -> Result<Vec<Training>, EvaluationError> {
+        let mut trainings = Vec::new();
+        for method in &self.methods {
+            let Contender::Sisa(sisa) = method.contender()? else { continue };
+            if self.deletion.alone {
+                for request in requests(deleted, &self.deletion) {
+                    trainings.extend(sisa.trainings(self, deleted, request.rows));
+                }
+            } else {
+                trainings.extend(sisa.trainings(self, deleted, deleted));
+            }
+        }
+        Ok(trainings)
     }
 
     /// Shared by all cases of the data set and network; none where the labels were changed, which

@@ -11,12 +11,11 @@ use super::{
     fitting::{Failure, Fitting},
     library::Library,
     storage::{self, Storage},
-    suite::MethodSpec,
+    suite::{Contender, MethodSpec},
 };
 use crate::{
     clock::Clock,
     domain::{chain::Chain, watch::Watch},
-    unlearning::Method,
 };
 
 /// Digest of the code that measures, and of the methods'; another code gives other results.
@@ -80,13 +79,16 @@ impl Case {
     ) -> Result<serde_json::Value, EvaluationError> {
         let method = match method {
             None => json!({"name": RETRAIN}),
-            Some(spec) => match spec.method().map_err(EvaluationError::method)? {
-                Some(Method::Update(update)) => json!({
+            Some(spec) => match spec.contender()? {
+                Contender::Update(update) => json!({
                     "name": spec.name,
                     "parameters": update.parameters(),
                     "folds": spec.folds,
                 }),
-                Some(Method::Retrain) | None => json!({"name": spec.name}),
+                Contender::Sisa(sisa) => {
+                    json!({"name": spec.name, "parameters": sisa.parameters()})
+                }
+                Contender::Nothing => json!({"name": spec.name}),
             },
         };
         Ok(json!({"code": CODE, "case": self.key(), "method": method}))

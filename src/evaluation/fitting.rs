@@ -9,14 +9,15 @@ use super::{
     error::EvaluationError,
     library::Library,
     lira::Lira,
-    suite::MethodSpec,
+    sisa::Sisa,
+    suite::{Contender, MethodSpec},
     update::{Trained, requests},
 };
 use crate::{
     clock::Clock,
     domain::watch::Watch,
     nn::network::Network,
-    unlearning::{Method, UnlearningError, Update},
+    unlearning::{UnlearningError, Update},
 };
 
 /// Points of a drift curve, at most.
@@ -89,21 +90,45 @@ impl<'a> Fitting<'a> {
         if let Some(folds) = spec.folds {
             training.recipe.folds = folds;
         }
-        let network = self.library.network(&training, self.watch)?;
-        let method = spec.method().map_err(EvaluationError::method)?;
-        if let Some(Method::Update(update)) = method {
-            let out_of_fold = self.library.out_of_fold(&training, self.watch)?;
-            let trained = Trained::new(&training, network, out_of_fold, self.clock);
-            return self.update(&trained, update.as_ref());
+        let network = || self.library.network(&training, self.watch);
+        match spec.contender()? {
+            Contender::Nothing => Ok(self.nothing(&network()?)),
+            Contender::Sisa(sisa) => self.ensemble(&sisa),
+            Contender::Update(update) => {
+                let out_of_fold = self.library.out_of_fold(&training, self.watch)?;
+                let trained = Trained::new(&training, network()?, out_of_fold, self.clock);
+                self.update(&trained, update.as_ref())
+            }
         }
-        let (judged, retrained) = (self.bench.judge(&network), self.retrained());
+    }
+
+    fn nothing(&self, network: &Network) -> Results {
+        let (judged, retrained) = (self.bench.judge(network), self.retrained());
         let drift = self.looks().into_iter().map(|(requests, deleted)| DriftPoint {
             requests,
             deleted,
             figures: self.bench.measure(&judged, &retrained, &(0..deleted)).figures,
         });
         let results = Results { drift: drift.collect(), ..Results::default() };
-        Ok(results.with(self.measure(&judged, &retrained, &self.spans())))
+        results.with(self.measure(&judged, &retrained, &self.spans()))
+    }
+
+    fn ensemble(&self, sisa: &Sisa) -> Result<Results, Failure> {
+        let retrained = self.retrained();
+        let measure = |span: Range<usize>| -> Result<Measured, Failure> {
+            let gone = if self.case.deletion.alone { span.clone() } else { 0..span.end };
+            let trainings = sisa.trainings(self.case, &self.deleted, &self.deleted[gone]);
+            let networks = trainings.iter().map(|it| self.library.network(it, self.watch));
+            let networks = networks.collect::<Result<Vec<_>, _>>()?;
+            Ok(self.bench.measure(&self.bench.judge_ensemble(&networks), &retrained, &span))
+        };
+        let mut drift = Vec::new();
+        for (requests, deleted) in self.looks() {
+            let figures = measure(0..deleted)?.figures;
+            drift.push(DriftPoint { requests, deleted, figures });
+        }
+        let measured = self.spans().into_iter().map(measure).collect::<Result<Vec<_>, _>>()?;
+        Ok(Results { drift, ..Results::default() }.with(Measured::mean(&measured)))
     }
 
     fn update(&self, trained: &Trained, update: &dyn Update) -> Result<Results, Failure> {

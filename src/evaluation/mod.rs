@@ -22,6 +22,7 @@ mod library;
 mod lira;
 mod report;
 mod run;
+mod sisa;
 mod statistics;
 mod storage;
 mod suite;

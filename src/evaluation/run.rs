@@ -116,7 +116,8 @@ fn train(
 
     let mut second = Wave::default();
     for case in cases {
-        for training in case.retrained(&case.deleted(library, watch)?) {
+        let deleted = case.deleted(library, watch)?;
+        for training in case.retrained(&deleted).into_iter().chain(case.ensembles(&deleted)?) {
             second.add(&training.key(), Model::Network(training));
         }
     }

@@ -6,10 +6,10 @@ use std::{fs, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::error::EvaluationError;
+use super::{error::EvaluationError, sisa::Sisa};
 use crate::{
     domain::{model::Recipe, network::Architecture},
-    unlearning::{self, MethodError},
+    unlearning::{self, Method, MethodError, Update},
 };
 
 /// The suites that come with the program.
@@ -141,7 +141,7 @@ pub enum Draw {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MethodSpec {
-    /// `nothing`, or a method of `unlearning`.
+    /// `nothing`, `sisa`, or a method of `unlearning`.
     pub name: String,
     /// The name when absent.
     #[serde(default)]
@@ -188,20 +188,45 @@ const fn repeats() -> usize {
     3
 }
 
+/// What is done with a case.
+pub enum Contender {
+    Nothing,
+    Sisa(Sisa),
+    Update(Box<dyn Update>),
+}
+
 impl MethodSpec {
     pub fn label(&self) -> &str {
         self.label.as_deref().unwrap_or(&self.name)
     }
 
-    /// `None` for [`NOTHING`].
-    ///
     /// # Errors
-    /// When there is no such method, or it does not take the parameters.
-    pub fn method(&self) -> Result<Option<unlearning::Method>, MethodError> {
-        if self.name == NOTHING {
-            return Ok(None);
+    /// When there is no such method, it does not take the parameters, or it is retraining, which
+    /// is the floor.
+    pub fn contender(&self) -> Result<Contender, EvaluationError> {
+        match self.name.as_str() {
+            NOTHING => Ok(Contender::Nothing),
+            Sisa::NAME => {
+                let sisa: Sisa = unlearning::parse(&self.name, &self.parameters)
+                    .map_err(EvaluationError::method)?;
+                let range = |source| MethodError::Range { method: self.name.clone(), source };
+                sisa.validate().map_err(range).map_err(EvaluationError::method)?;
+                Ok(Contender::Sisa(sisa))
+            }
+            name => match unlearning::by_name(name, &self.parameters) {
+                Ok(Method::Update(update)) => Ok(Contender::Update(update)),
+                Ok(Method::Retrain) => {
+                    let problem = "`retrain` is always measured: it is the floor";
+                    Err(EvaluationError::Suite(problem.into()))
+                }
+                Err(error) => Err(EvaluationError::method(error)),
+            },
         }
-        unlearning::by_name(&self.name, &self.parameters).map(Some)
+    }
+
+    /// Whether it wants to know what models say that did not see a row.
+    pub fn wants_folds(&self) -> bool {
+        ![NOTHING, Sisa::NAME].contains(&self.name.as_str())
     }
 }
 

@@ -7,17 +7,18 @@ use super::{
     case::Case,
     cell::RETRAIN,
     error::EvaluationError,
-    library::Library,
+    library::{Library, Training},
+    sisa::Sisa,
     statistics::median,
     storage::{self, Storage},
-    suite::MethodSpec,
+    suite::{Contender, MethodSpec},
     update::{Trained, requests},
 };
 use crate::{
     clock::Clock,
     domain::{chain::Chain, watch::Watch},
     nn::training::{TrainingError, train},
-    unlearning::{Method, UnlearningError},
+    unlearning::UnlearningError,
 };
 
 /// A case whose methods are timed.
@@ -152,20 +153,7 @@ impl Timed {
         watch: &dyn Watch,
     ) -> Result<Vec<f64>, Failure> {
         let training = self.case.settled(deleted);
-        let examples = training.set.examples();
-        self.repeat(|| {
-            let started = clock.monotonic();
-            train(&training.spec, &examples, &training.recipe, library.device(), watch).map_err(
-                |error| match error {
-                    TrainingError::Cancelled => EvaluationError::Stopped,
-                    source => EvaluationError::Training {
-                        what: RETRAIN.to_owned(),
-                        source: Box::new(source),
-                    },
-                },
-            )?;
-            Ok(clock.monotonic().duration_since(started).as_secs_f64())
-        })
+        self.repeat(|| Ok(time_training(&training, library, clock, watch)?))
     }
 
     fn time_method(
@@ -176,8 +164,10 @@ impl Timed {
         clock: &Clock,
         watch: &dyn Watch,
     ) -> Result<Vec<f64>, Failure> {
-        let Some(Method::Update(update)) = spec.method().map_err(EvaluationError::method)? else {
-            return Ok(Vec::new());
+        let update = match spec.contender()? {
+            Contender::Nothing => return Ok(Vec::new()),
+            Contender::Sisa(sisa) => return self.time_sisa(&sisa, deleted, library, clock, watch),
+            Contender::Update(update) => update,
         };
         let mut training = self.case.base(deleted);
         training.recipe.folds = spec.folds.unwrap_or(training.recipe.folds);
@@ -199,6 +189,28 @@ impl Timed {
         })
     }
 
+    fn time_sisa(
+        &self,
+        sisa: &Sisa,
+        deleted: &[usize],
+        library: &Library,
+        clock: &Clock,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f64>, Failure> {
+        let requests = requests(deleted, &self.case.deletion);
+        let together = if self.case.deletion.alone { requests.len() } else { 1 };
+        self.repeat(|| {
+            let mut seconds = 0.0;
+            for request in &requests {
+                let (before, rows) = (request.before, request.rows);
+                for training in sisa.retrained(&self.case, deleted, before, rows) {
+                    seconds += time_training(&training, library, clock, watch)?;
+                }
+            }
+            Ok(seconds / together as f64)
+        })
+    }
+
     fn repeat(&self, mut run: impl FnMut() -> Result<f64, Failure>) -> Result<Vec<f64>, Failure> {
         let mut seconds = Vec::new();
         while seconds.len() < self.repeats && seconds.iter().sum::<f64>() < ENOUGH_SECONDS {
@@ -206,6 +218,22 @@ impl Timed {
         }
         Ok(seconds)
     }
+}
+
+fn time_training(
+    training: &Training,
+    library: &Library,
+    clock: &Clock,
+    watch: &dyn Watch,
+) -> Result<f64, EvaluationError> {
+    let Training { set, spec, recipe } = training;
+    let examples = set.examples();
+    let started = clock.monotonic();
+    train(spec, &examples, recipe, library.device(), watch).map_err(|error| match error {
+        TrainingError::Cancelled => EvaluationError::Stopped,
+        source => EvaluationError::Training { what: RETRAIN.to_owned(), source: Box::new(source) },
+    })?;
+    Ok(clock.monotonic().duration_since(started).as_secs_f64())
 }
 
 enum Failure {

@@ -109,7 +109,11 @@ pub enum MethodError {
 #[serde(deny_unknown_fields)]
 struct NoParameters {}
 
-fn parse<T: DeserializeOwned>(
+/// The method with these parameters, and defaults where one is not given.
+///
+/// # Errors
+/// When it has no such parameter, or takes no such value.
+pub fn parse<T: DeserializeOwned>(
     method: &str,
     parameters: &MethodParameters,
 ) -> Result<T, MethodError> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{DatasetSpec, DeletionSpec, Draw, MethodSpec, NetworkEntry, Suite};
-use crate::{domain::model::Recipe, evaluation::error::EvaluationError, unlearning::Method};
+use crate::{domain::model::Recipe, evaluation::error::EvaluationError};
 
 impl Suite {
     /// # Errors
@@ -27,10 +27,7 @@ impl Suite {
         self.networks.iter().try_for_each(NetworkEntry::check)?;
         self.deletions.iter().try_for_each(DeletionSpec::check)?;
         for method in &self.methods {
-            let found = method.method().map_err(EvaluationError::method)?;
-            if let Some(Method::Retrain) = found {
-                return refuse("`retrain` is always measured: it is the floor".into());
-            }
+            method.contender()?;
             if method.folds.is_some_and(|folds| !(2..=50).contains(&folds)) {
                 return refuse(format!("method {:?}: `folds` must be 2 to 50", method.label()));
             }
@@ -168,6 +165,10 @@ mod tests {
         deletions = ["one"]
     "#;
 
+    const SHORT: &str = r#"name = "iau"
+        label = "short"
+        parameters = { steps_max = 3 }"#;
+
     fn refusal(from: &str, to: &str) -> String {
         assert!(SOUND.contains(from));
         match toml::from_str::<Suite>(&SOUND.replace(from, to)) {
@@ -197,6 +198,8 @@ mod tests {
             ("steps_max = 3", "steps_maximum = 3", "steps_maximum"),
             ("name = \"iau\"", "name = \"retrain\"", "retrain"),
             ("name = \"iau\"", "name = \"amnesia\"", "amnesia"),
+            ("name = \"iau\"", "name = \"sisa\"", "steps_max"),
+            (SHORT, "name = \"sisa\"\nparameters = { shards = 1 }", "shards"),
             ("bundled = \"digits\"", "bundled = \"mnist\"", "bundled"),
             ("{ epochs = 2 }", "{ epochs = 0 }", "epochs"),
             ("{ epochs = 2 }", "{ seed = 9 }", "seed"),
