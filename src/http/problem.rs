@@ -5,7 +5,7 @@ mod wording;
 use std::{error::Error, fmt, time::Duration};
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -370,6 +370,16 @@ impl fmt::Display for Problem {
     }
 }
 
+/// Another form of a problem's response, with those of its `headers` that matter in any form.
+pub fn keep_headers(mut response: Response, headers: &HeaderMap) -> Response {
+    for name in [header::ALLOW, header::CONNECTION, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
+        if let Some(value) = headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    response
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let details = self.details();
@@ -382,6 +392,10 @@ impl IntoResponse for Problem {
         }
         if self.status() == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyTooSlow) {
+            // The rest of the body stays unread: the connection carries no other request.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         // For the layers: what is logged and counted, and the other form that /v2 wants.
         response.extensions_mut().insert(self);

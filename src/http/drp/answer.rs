@@ -2,13 +2,13 @@
 
 use axum::{
     Json as Answer,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::problem::Problem;
+use crate::http::problem::{Problem, keep_headers};
 
 /// An error in the specification's form, section 3.06.
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,11 +40,5 @@ pub fn error_form(problem: &Problem, headers: &HeaderMap) -> Response {
         message: format!("{problem}: {}", problem.detail()),
         fatal: !can_be_repeated,
     };
-    let mut response = (status, Answer(error)).into_response();
-    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
-        if let Some(value) = headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-    response
+    keep_headers((status, Answer(error)).into_response(), headers)
 }

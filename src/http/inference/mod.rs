@@ -30,7 +30,7 @@ use crate::{
         documentation::{GuardedInference, NotServed, WithTensors},
         models::ModelPath,
         page,
-        problem::Problem,
+        problem::{Problem, keep_headers},
         state::State,
     },
     serving::registry::{Held, Unserved},
@@ -51,13 +51,7 @@ pub struct ErrorBody {
 /// The same problem in the protocol's form; the headers that matter are kept.
 pub fn error_form(problem: &Problem, headers: &HeaderMap) -> Response {
     let error = format!("{problem}: {}", problem.detail());
-    let mut response = (problem.status(), Answer(ErrorBody { error })).into_response();
-    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
-        if let Some(value) = headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-    response
+    keep_headers((problem.status(), Answer(ErrorBody { error })).into_response(), headers)
 }
 
 #[derive(Debug, Serialize, ToSchema)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Json as Answer,
     body::{Body, to_bytes},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -18,7 +18,7 @@ use crate::{
         model::ModelName,
         timestamp::Timestamp,
     },
-    http::problem::Problem,
+    http::problem::{Problem, keep_headers},
     intake::{processor::Processor, standing::OpenDsrStatus},
     store::{Intake, IntakeRequest},
 };
@@ -203,13 +203,7 @@ pub fn error_form(problem: &Problem, headers: &HeaderMap) -> Response {
         message: format!("{problem}: {}", detail.message),
         errors: vec![detail],
     };
-    let mut response = (status, Answer(OpenDsrError { error: fault })).into_response();
-    for name in [header::RETRY_AFTER, header::WWW_AUTHENTICATE, header::ALLOW] {
-        if let Some(value) = headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-    response
+    keep_headers((status, Answer(OpenDsrError { error: fault })).into_response(), headers)
 }
 
 /// The answer with the signature over its body. Signing computes, hence elsewhere.

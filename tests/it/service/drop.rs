@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Output};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use forgetd::domain::alias::AliasKind;
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode, header::CONNECTION};
 use serde_json::{Value, json};
 
 use super::{
@@ -181,6 +181,9 @@ async fn a_list_by_rest_needs_a_scope_and_is_refused_whole() {
     ] {
         let refused = post_list(&service, query, None, body).await;
         assert_eq!(refused.status, status, "{query} {:#}", refused.body);
+        // The rest of the body was not read, and would stand before the next request.
+        let closes = refused.headers.get(CONNECTION).is_some_and(|value| value == "close");
+        assert_eq!(closes, status == StatusCode::PAYLOAD_TOO_LARGE, "{query}");
     }
     let broken = format!("{good}w-1,person-1@example.org\n");
     let broken = post_list(&service, "list=email", None, broken).await;
