@@ -94,8 +94,7 @@ impl Timed {
         watch: &dyn Watch,
     ) -> Result<(), EvaluationError> {
         let rows = self.case.deleted(library, watch)?;
-        let together = if self.case.deletion.alone { self.case.deletion.requests } else { 1 };
-        let deleted = rows.len() / together;
+        let deleted = rows.len() / self.updates();
         for method in std::iter::once(None).chain(self.case.methods.iter().map(Some)) {
             let key = self.key(method)?;
             let path = storage.place("timings", &key, "json");
@@ -176,16 +175,13 @@ impl Timed {
         let trained = Trained::new(&training, network, out_of_fold, clock);
         self.repeat(|| {
             let mut state = trained.start();
-            let (requests, is_alone) =
-                (requests(deleted, &self.case.deletion), self.case.deletion.alone);
-            for request in &requests {
-                if is_alone {
+            for request in requests(deleted, &self.case.deletion) {
+                if self.case.deletion.alone {
                     state.restart(&trained);
                 }
-                trained.forget(update.as_ref(), &mut state, request, watch)?;
+                trained.forget(update.as_ref(), &mut state, &request, watch)?;
             }
-            let together = if is_alone { requests.len() } else { 1 };
-            Ok(state.seconds / together as f64)
+            Ok(state.seconds / self.updates() as f64)
         })
     }
 
@@ -197,18 +193,21 @@ impl Timed {
         clock: &Clock,
         watch: &dyn Watch,
     ) -> Result<Vec<f64>, Failure> {
-        let requests = requests(deleted, &self.case.deletion);
-        let together = if self.case.deletion.alone { requests.len() } else { 1 };
         self.repeat(|| {
             let mut seconds = 0.0;
-            for request in &requests {
+            for request in requests(deleted, &self.case.deletion) {
                 let (before, rows) = (request.before, request.rows);
                 for training in sisa.retrained(&self.case, deleted, before, rows) {
                     seconds += time_training(&training, library, clock, watch)?;
                 }
             }
-            Ok(seconds / together as f64)
+            Ok(seconds / self.updates() as f64)
         })
+    }
+
+    /// Over how many a run's time is averaged; a stream counts as one.
+    fn updates(&self) -> usize {
+        if self.case.deletion.alone { self.case.deletion.requests } else { 1 }
     }
 
     fn repeat(&self, mut run: impl FnMut() -> Result<f64, Failure>) -> Result<Vec<f64>, Failure> {

@@ -13,9 +13,9 @@ use crate::http::problem::Problem;
 /// Seconds' worth of requests that may come at once.
 const BURST: Duration = Duration::from_secs(10);
 
-/// For each caller with a rate, known by a C, the theoretical arrival time of the generic cell rate algorithm (ITU-T
-/// I.371, virtual scheduling): each request admitted moves it on by one interval, and it may run
-/// ahead of the clock by one burst.
+/// For each caller with a rate, known by a `C`, the theoretical arrival time of the generic cell
+/// rate algorithm (ITU-T I.371, virtual scheduling): each request admitted moves it on by one
+/// interval, and it may run ahead of the clock by one burst.
 pub struct Rates<C>(Mutex<HashMap<C, Instant>>);
 
 impl<C> Default for Rates<C> {
