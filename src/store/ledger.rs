@@ -138,10 +138,11 @@ impl Store {
     pub(super) async fn begin_reading(&self, operation: &'static str) -> Result<Tx, StoreError> {
         let connection = match &self.shared.pools {
             Pools::Sqlite { read, .. } => read.begin().await.map(Connection::Sqlite),
-            Pools::Postgres { pool, .. } => pool
-                .begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                .await
-                .map(Connection::Postgres),
+            Pools::Postgres { pool, .. } => {
+                postgres::begin(pool, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await
+                    .map(Connection::Postgres)
+            }
         };
         Tx::new(operation, connection)
     }
@@ -152,10 +153,11 @@ impl Store {
             Pools::Sqlite { write, .. } => {
                 write.begin_with("BEGIN IMMEDIATE").await.map(Connection::Sqlite)
             }
-            Pools::Postgres { pool, .. } => pool
-                .begin_with("BEGIN ISOLATION LEVEL READ COMMITTED")
-                .await
-                .map(Connection::Postgres),
+            Pools::Postgres { pool, .. } => {
+                postgres::begin(pool, "BEGIN ISOLATION LEVEL READ COMMITTED")
+                    .await
+                    .map(Connection::Postgres)
+            }
         };
         Tx::new(operation, connection)
     }

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool,
+    Executor as _, PgPool, Postgres, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
@@ -52,6 +52,20 @@ pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
             reason: error.to_string(),
         })?;
     Ok((location, pool))
+}
+
+/// Begins in a task of its own, which goes on if its caller goes away, and rolls back then: `sqlx`
+/// 0.9.0 would return the connection to the pool inside of the transaction (its issue 4393).
+pub(super) async fn begin(
+    pool: &PgPool,
+    statement: &'static str,
+) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
+    begun.unwrap_or_else(|ended| match ended.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_) => Err(sqlx::Error::PoolClosed),
+    })
 }
 
 /// Passes notifications on, for ever; a lost connection is made anew. What may have been missed

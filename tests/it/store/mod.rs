@@ -7,6 +7,7 @@ mod approvals;
 mod audit;
 mod blobs;
 mod calendar;
+mod cancellation;
 mod checkpoints;
 mod claims;
 mod deadlines;
@@ -323,14 +324,9 @@ pub fn claim(now: Timestamp) -> Claim {
 
 pub fn new_deletion(model: &Model, targets: Vec<Target>, now: Timestamp) -> NewDeletion {
     NewDeletion {
-        id: new_id(),
-        model_id: model.id,
-        targets,
-        api_key_id: None,
         approval_above_share: None,
-        received_at: now,
         due_by: now.plus(Duration::from_hours(1)),
-        idempotency: None,
+        ..NewDeletion::of(new_id(), model, targets, now)
     }
 }
 
