@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::{
-    http::{Drp, Rates},
+    http::Drp,
     intake::{
         drp::{Agent, AgentError, Trust},
         identity::drp_alias,
@@ -40,7 +40,6 @@ pub(super) fn facade(config: &DrpConfig) -> Result<Arc<Drp>, DrpError> {
     Ok(Arc::new(Drp {
         trust: Trust::new(&config.business_id, agents)?,
         naming: naming(&config.subjects, &config.aliases, drp_alias)?,
-        rates: Rates::default(),
     }))
 }
 

@@ -18,7 +18,7 @@ use crate::{
         access::{ApiKey, Scope, hash_secret},
         identity::Digest,
     },
-    http::{problem::Problem, state::State},
+    http::{problem::Problem, rate::Client, state::State},
 };
 
 /// How callers are known.
@@ -130,7 +130,7 @@ impl<P: Permission> FromRequestParts<Arc<State>> for Caller<P> {
                     return Err(Problem::Forbidden(P::SCOPES));
                 }
                 let per_minute = key.limits.requests_per_minute;
-                state.rates.admit(&key.id, per_minute, state.clock.monotonic())?;
+                state.rates.admit(Client::ApiKey(key.id), per_minute, state.clock.monotonic())?;
                 Some(key.id)
             }
         };

@@ -1,24 +1,22 @@
 //! Every error that a caller may get, as RFC 9457 problem details with a stable type.
 
+mod response;
+mod sources;
 mod wording;
 
 use std::{error::Error, fmt, time::Duration};
 
-use axum::{
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+pub use self::response::keep_headers;
 use crate::{
     domain::{
         access::Scope, chain::Chain, deletion::DeletionState, job::JobState, timestamp::Timestamp,
     },
     intake::drp::MessageError,
-    notary::NotaryError,
-    serving::{executor::ServingError, registry::Unserved},
-    store::{Conflict, Excess, StoreError},
+    store::{Conflict, Excess},
 };
 
 /// Media type of problem details.
@@ -274,59 +272,15 @@ impl Problem {
     }
 
     fn spot(&self) -> Spot {
-        match self {
-            Self::InvalidJson { spot, .. }
-            | Self::InvalidBody { spot, .. }
-            | Self::InvalidSamples { spot, .. } => spot.clone(),
-            Self::SampleConflict { line, .. } => Spot { line: *line, column: None },
-            Self::Unauthenticated
-            | Self::Forbidden(_)
-            | Self::NotFound(_)
-            | Self::MethodNotAllowed
-            | Self::InvalidQuery(_)
-            | Self::InvalidHeader { .. }
-            | Self::UnsupportedMediaType { .. }
-            | Self::BodyTooLarge { .. }
-            | Self::BodyIncomplete
-            | Self::BodyTooSlow
-            | Self::InvalidModel(_)
-            | Self::ModelExists
-            | Self::NoTargets
-            | Self::TooManyTargets { .. }
-            | Self::IdempotencyKeyReused
-            | Self::QueueFull { .. }
-            | Self::QuotaExceeded(_)
-            | Self::TooFast { .. }
-            | Self::NotCancellable { .. }
-            | Self::NeededByAnother
-            | Self::NotCertifiable { .. }
-            | Self::NotSuspended { .. }
-            | Self::NotExtendable { .. }
-            | Self::DeadlineMissed { .. }
-            | Self::ExtensionsExhausted { .. }
-            | Self::InvalidDeadline { .. }
-            | Self::TooManyWebhooks { .. }
-            | Self::TrainingRunActive { .. }
-            | Self::TrainingRunEnded { .. }
-            | Self::InvalidInference(_)
-            | Self::InvalidSubjectRequest(_)
-            | Self::OpenDsrOff
-            | Self::DrpOff
-            | Self::NoAgentToken
-            | Self::UnknownAgentToken
-            | Self::AgentRefused
-            | Self::NotTheAgent
-            | Self::InvalidMessage(_)
-            | Self::InvalidRightsRequest(_)
-            | Self::RightsRequestReused
-            | Self::NotRevocable(_)
-            | Self::NotServed
-            | Self::NotReady(_)
-            | Self::Fenced
-            | Self::Busy
-            | Self::StoreUnavailable
-            | Self::TimedOut
-            | Self::Internal => Spot::default(),
+        if let Self::InvalidJson { spot, .. }
+        | Self::InvalidBody { spot, .. }
+        | Self::InvalidSamples { spot, .. } = self
+        {
+            spot.clone()
+        } else if let Self::SampleConflict { line, .. } = self {
+            Spot { line: *line, column: None }
+        } else {
+            Spot::default()
         }
     }
 
@@ -370,111 +324,9 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Another form of a problem's response, with those of its `headers` that matter in any form.
-pub fn keep_headers(mut response: Response, headers: &HeaderMap) -> Response {
-    for name in [header::ALLOW, header::CONNECTION, header::RETRY_AFTER, header::WWW_AUTHENTICATE] {
-        if let Some(value) = headers.get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
-    response
-}
-
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let details = self.details();
-        let body = serde_json::to_vec(&details).unwrap_or_default();
-        let mut response =
-            (self.status(), [(header::CONTENT_TYPE, MEDIA_TYPE)], body).into_response();
-        let headers = response.headers_mut();
-        if let Some(seconds) = details.retry_after_s {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if self.status() == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyTooSlow) {
-            // The rest of the body stays unread: the connection carries no other request.
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        // For the layers: what is logged and counted, and the other form that /v2 wants.
-        response.extensions_mut().insert(self);
-        response
-    }
-}
-
-impl From<StoreError> for Problem {
-    fn from(error: StoreError) -> Self {
-        match &error {
-            StoreError::Unavailable { .. } => {
-                tracing::warn!(error = %Chain(&error), "the ledger is unavailable");
-                Self::StoreUnavailable
-            }
-            StoreError::Database { .. }
-            | StoreError::Damaged { .. }
-            | StoreError::Fenced { .. }
-            | StoreError::OtherMasterKey { .. }
-            | StoreError::Open { .. } => Self::internal(&error),
-        }
-    }
-}
-
-impl From<NotaryError> for Problem {
-    fn from(error: NotaryError) -> Self {
-        match error {
-            NotaryError::Store(error) => error.into(),
-            NotaryError::Overtaken => Self::StoreUnavailable,
-            NotaryError::ForeignKey { .. }
-            | NotaryError::Rewritten { .. }
-            | NotaryError::Incomplete(_)
-            | NotaryError::Tree(_)
-            | NotaryError::Checkpoint(_)
-            | NotaryError::Cosignature(_)
-            | NotaryError::Entry(_)
-            | NotaryError::Certificate(_) => Self::internal(&error),
-        }
-    }
-}
-
-impl From<MessageError> for Problem {
-    fn from(error: MessageError) -> Self {
-        Self::InvalidMessage(error)
-    }
-}
-
-impl From<Unserved> for Problem {
-    fn from(unserved: Unserved) -> Self {
-        match unserved {
-            Unserved::NotLoaded => Self::NotServed,
-            Unserved::Fenced => Self::Fenced,
-        }
-    }
-}
-
-impl From<ServingError> for Problem {
-    fn from(error: ServingError) -> Self {
-        match error {
-            ServingError::Busy => Self::Busy,
-            ServingError::Panicked => Self::internal(&error),
-            ServingError::ShutDown => Self::NotReady("the service is shutting down"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_passes_says_when_to_try_again_and_what_does_not_is_silent() {
-        for problem in [Problem::Busy, Problem::QueueFull { limit: 1 }, Problem::StoreUnavailable] {
-            let response = problem.into_response();
-            assert_eq!(response.headers()[header::RETRY_AFTER], "1");
-        }
-        let response = Problem::NotFound(Resource::Model).into_response();
-        assert!(!response.headers().contains_key(header::RETRY_AFTER));
-        assert_eq!(response.headers()[header::CONTENT_TYPE], MEDIA_TYPE);
-    }
 
     #[test]
     fn details_name_the_place() {
@@ -491,11 +343,5 @@ mod tests {
                 "column": "age",
             })
         );
-    }
-
-    #[test]
-    fn a_missing_key_is_asked_for() {
-        let response = Problem::Unauthenticated.into_response();
-        assert_eq!(response.headers()[header::WWW_AUTHENTICATE], "Bearer");
     }
 }

@@ -9,7 +9,6 @@ use std::{
 };
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use uuid::Uuid;
 
 use crate::{
     clock::{Clock, Ids},
@@ -39,7 +38,7 @@ pub struct State {
     pub ids: Ids,
     pub service_key: Arc<ServiceKey>,
     pub access: Access,
-    pub rates: Rates<Uuid>,
+    pub rates: Rates,
     /// Where webhooks may be.
     pub reach: Reach,
     /// Answers then ask browsers to come back by TLS only.

@@ -8,7 +8,7 @@ use axum::{extract::FromRequestParts, http::request::Parts};
 use super::configured;
 use crate::{
     domain::access::hash_secret,
-    http::{auth::bearer, problem::Problem, state::State},
+    http::{auth::bearer, problem::Problem, rate::Client, state::State},
     intake::drp::Agent,
 };
 
@@ -24,7 +24,8 @@ impl FromRequestParts<Arc<State>> for KnownAgent {
         let agent_id = state.store.agent_of_token(hash_secret(token)).await?;
         let agent = agent_id.and_then(|id| drp.trust.agent(&id).cloned());
         let agent = agent.ok_or(Problem::UnknownAgentToken)?;
-        drp.rates.admit(agent.id(), agent.requests_per_minute(), state.clock.monotonic())?;
+        let client = Client::Agent(agent.id().to_owned());
+        state.rates.admit(client, agent.requests_per_minute(), state.clock.monotonic())?;
         Ok(Self(agent))
     }
 }

@@ -23,7 +23,6 @@ use crate::{
         documentation::{DrpFails, GuardedDrp, WithMessage},
         intake::{Incoming, take_in},
         problem::{Problem, Resource},
-        rate::Rates,
         state::State,
     },
     intake::{
@@ -40,8 +39,6 @@ pub const PATH: &str = "/drp/v1";
 pub struct Drp {
     pub trust: Trust,
     pub naming: Naming,
-    /// By agents' ids.
-    pub rates: Rates<String>,
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
