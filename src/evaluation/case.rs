@@ -9,6 +9,7 @@ use super::{
     deletion,
     error::EvaluationError,
     library::{Library, Reference, Training},
+    plan::Plan,
     suite::{Contender, DeletionSpec, Draw, MethodSpec, NetworkEntry},
     training_set::TrainingSet,
     update::requests,
@@ -59,8 +60,7 @@ impl Case {
         let DeletionSpec { draw, rows, share, requests, alone, name: _ } = &self.deletion;
         json!({
             "data": self.dataset.digest,
-            "network": self.spec,
-            "recipe": self.recipe(self.seed),
+            "plan": self.plan(self.seed),
             "deletion": {
                 "draw": draw, "rows": rows, "share": share, "requests": requests, "alone": alone,
             },
@@ -159,8 +159,7 @@ impl Case {
         let models = self.reference_models;
         let reference = |model| Reference {
             dataset: self.dataset.clone(),
-            spec: self.spec.clone(),
-            recipe: self.recipe(model as u64),
+            plan: self.plan(model as u64),
             model,
             models,
         };
@@ -183,10 +182,11 @@ impl Case {
     }
 
     fn training(&self, set: TrainingSet, seed: u64) -> Training {
-        Training { set, spec: self.spec.clone(), recipe: self.recipe(seed) }
+        Training { set, plan: self.plan(seed) }
     }
 
-    fn recipe(&self, seed: u64) -> Recipe {
-        Recipe { seed, ..self.network.recipe.clone() }
+    fn plan(&self, seed: u64) -> Plan {
+        let recipe = Recipe { seed, ..self.network.recipe.clone() };
+        Plan { spec: self.spec.clone(), recipe, perturbation: self.network.perturbation }
     }
 }

@@ -115,13 +115,10 @@ impl Case {
         }
         let fitting = Fitting::new(self, library, clock, watch)?;
         for (method, key, path) in missing {
-            let outcome = match method {
-                None => Outcome::Measured(Box::new(fitting.floor())),
-                Some(method) => match fitting.run(method) {
-                    Ok(results) => Outcome::Measured(Box::new(results)),
-                    Err(Failure::Method(error)) => Outcome::Failed(Chain(&error).to_string()),
-                    Err(Failure::Evaluation(error)) => return Err(error),
-                },
+            let outcome = match method.map_or_else(|| fitting.floor(), |it| fitting.run(it)) {
+                Ok(results) => Outcome::Measured(Box::new(results)),
+                Err(Failure::Method(error)) => Outcome::Failed(Chain(&error).to_string()),
+                Err(Failure::Evaluation(error)) => return Err(error),
             };
             let cell = Cell {
                 key,

@@ -66,33 +66,24 @@ impl<'a> Fitting<'a> {
     }
 
     /// Each retrained network against the others.
-    pub fn floor(&self) -> Results {
-        let against_others = |spans: &[Range<usize>]| -> Measured {
+    pub fn floor(&self) -> Result<Results, Failure> {
+        self.step_free(|span| {
             let of_own = |own: usize| -> Measured {
                 let others = self.retrained.iter().enumerate();
                 let others: Vec<&Judged> =
                     others.filter(|(at, _)| *at != own).map(|(_, judged)| judged).collect();
-                self.measure(&self.retrained[own], &others, spans)
+                self.bench.measure(&self.retrained[own], &others, &span)
             };
-            Measured::mean(&(0..self.retrained.len()).map(of_own).collect::<Vec<_>>())
-        };
-        let drift = self.looks().into_iter().map(|(requests, deleted)| DriftPoint {
-            requests,
-            deleted,
-            figures: against_others(std::slice::from_ref(&(0..deleted))).figures,
-        });
-        let results = Results { drift: drift.collect(), ..Results::default() };
-        results.with(against_others(&self.spans()))
+            Ok(Measured::mean(&(0..self.retrained.len()).map(of_own).collect::<Vec<_>>()))
+        })
     }
 
     pub fn run(&self, spec: &MethodSpec) -> Result<Results, Failure> {
-        let mut training = self.case.base(&self.deleted);
-        if let Some(folds) = spec.folds {
-            training.recipe.folds = folds;
-        }
+        let base = self.case.base(&self.deleted);
+        let training = spec.folds.map_or_else(|| base.clone(), |folds| base.with_folds(folds));
         let network = || self.library.network(&training, self.watch);
         match spec.contender()? {
-            Contender::Nothing => Ok(self.nothing(&network()?)),
+            Contender::Nothing => self.nothing(&network()?),
             Contender::Sisa(sisa) => self.ensemble(&sisa),
             Contender::Update(update) => {
                 let out_of_fold = self.library.out_of_fold(&training, self.watch)?;
@@ -102,32 +93,32 @@ impl<'a> Fitting<'a> {
         }
     }
 
-    fn nothing(&self, network: &Network) -> Results {
+    fn nothing(&self, network: &Network) -> Result<Results, Failure> {
         let (judged, retrained) = (self.bench.judge(network), self.retrained());
-        let drift = self.looks().into_iter().map(|(requests, deleted)| DriftPoint {
-            requests,
-            deleted,
-            figures: self.bench.measure(&judged, &retrained, &(0..deleted)).figures,
-        });
-        let results = Results { drift: drift.collect(), ..Results::default() };
-        results.with(self.measure(&judged, &retrained, &self.spans()))
+        self.step_free(|span| Ok(self.bench.measure(&judged, &retrained, &span)))
     }
 
     fn ensemble(&self, sisa: &Sisa) -> Result<Results, Failure> {
         let retrained = self.retrained();
-        let measure = |span: Range<usize>| -> Result<Measured, Failure> {
+        self.step_free(|span| {
             let gone = if self.case.deletion.alone { span.clone() } else { 0..span.end };
             let trainings = sisa.trainings(self.case, &self.deleted, &self.deleted[gone]);
             let networks = trainings.iter().map(|it| self.library.network(it, self.watch));
             let networks = networks.collect::<Result<Vec<_>, _>>()?;
             Ok(self.bench.measure(&self.bench.judge_ensemble(&networks), &retrained, &span))
+        })
+    }
+
+    /// Of what has no state from request to request: everything is measured for itself.
+    fn step_free(
+        &self,
+        measure: impl Fn(Range<usize>) -> Result<Measured, Failure>,
+    ) -> Result<Results, Failure> {
+        let look = |(requests, deleted)| -> Result<DriftPoint, Failure> {
+            Ok(DriftPoint { requests, deleted, figures: measure(0..deleted)?.figures })
         };
-        let mut drift = Vec::new();
-        for (requests, deleted) in self.looks() {
-            let figures = measure(0..deleted)?.figures;
-            drift.push(DriftPoint { requests, deleted, figures });
-        }
-        let measured = self.spans().into_iter().map(measure).collect::<Result<Vec<_>, _>>()?;
+        let drift = self.looks().into_iter().map(look).collect::<Result<_, _>>()?;
+        let measured = self.spans().into_iter().map(&measure).collect::<Result<Vec<_>, _>>()?;
         Ok(Results { drift, ..Results::default() }.with(Measured::mean(&measured)))
     }
 
@@ -157,12 +148,6 @@ impl<'a> Fitting<'a> {
         };
         let (seconds, details) = (state.seconds, state.details);
         Ok(Results { drift, seconds, details, ..Results::default() }.with(measured))
-    }
-
-    /// The mean over what is judged together.
-    fn measure(&self, judged: &Judged, others: &[&Judged], spans: &[Range<usize>]) -> Measured {
-        let of_span = |span: &Range<usize>| self.bench.measure(judged, others, span);
-        Measured::mean(&spans.iter().map(of_span).collect::<Vec<_>>())
     }
 
     fn retrained(&self) -> Vec<&Judged> {

@@ -11,6 +11,7 @@ use super::{
     data::Dataset,
     error::EvaluationError,
     lira,
+    plan::Plan,
     storage::{self, Storage},
     training_set::TrainingSet,
 };
@@ -19,14 +20,13 @@ use crate::{
         examples::{Examples, Values},
         features::{floats_from_bytes, floats_to_bytes},
         model::Recipe,
-        network::NetworkSpec,
         watch::Watch,
     },
     nn::{
         cross_fitting::{OutOfFold, cross_fit},
         network::Network,
         prediction::log_probabilities,
-        training::{TrainingError, train},
+        training::TrainingError,
         weights::{from_safetensors, to_safetensors},
     },
     unlearning::evidence::confidence,
@@ -44,16 +44,14 @@ pub struct Library {
 #[derive(Clone, Debug)]
 pub struct Training {
     pub set: TrainingSet,
-    pub spec: NetworkSpec,
-    pub recipe: Recipe,
+    pub plan: Plan,
 }
 
 /// What decides one of the reference models of a data set and network.
 #[derive(Clone, Debug)]
 pub struct Reference {
     pub dataset: Arc<Dataset>,
-    pub spec: NetworkSpec,
-    pub recipe: Recipe,
+    pub plan: Plan,
     pub model: usize,
     pub models: usize,
 }
@@ -63,14 +61,18 @@ impl Training {
         json!({
             "code": CODE,
             "set": self.set.key(),
-            "spec": self.spec,
-            // Folds are no part of what the network becomes.
-            "recipe": Recipe { folds: Recipe::default().folds, ..self.recipe.clone() },
+            // They are no part of what the network becomes.
+            "plan": self.plan.with_folds(Recipe::default().folds),
         })
     }
 
     pub fn key_with_folds(&self) -> serde_json::Value {
-        json!({"training": self.key(), "folds": self.recipe.folds})
+        json!({"training": self.key(), "folds": self.plan.recipe.folds})
+    }
+
+    #[must_use]
+    pub fn with_folds(&self, folds: u32) -> Self {
+        Self { set: self.set.clone(), plan: self.plan.with_folds(folds) }
     }
 }
 
@@ -86,8 +88,7 @@ impl Reference {
         json!({
             "code": CODE,
             "data": self.dataset.digest,
-            "spec": self.spec,
-            "recipe": self.recipe,
+            "plan": self.plan,
             "model": self.model,
             "models": self.models,
         })
@@ -115,11 +116,13 @@ impl Library {
     ) -> Result<Network, EvaluationError> {
         let path = self.storage.place("models", &training.key(), "safetensors");
         if let Some(bytes) = storage::read(&path)? {
-            return from_safetensors(&training.spec, &bytes, &self.device)
+            return from_safetensors(&training.plan.spec, &bytes, &self.device)
                 .map_err(|source| EvaluationError::Weights { path, source: Box::new(source) });
         }
         let examples = training.set.examples();
-        let network = train(&training.spec, &examples, &training.recipe, &self.device, watch)
+        let network = training
+            .plan
+            .train(&examples, &self.device, watch)
             .map_err(|error| failed(&training.set.dataset.name, error))?;
         storage::write(&path, &to_safetensors(&network))?;
         Ok(network)
@@ -137,7 +140,7 @@ impl Library {
             let mut take = |name: &str| tensors.remove(name).unwrap_or_default();
             return Ok(OutOfFold { train: take("train"), holdout: take("holdout") });
         }
-        let Training { set, spec, recipe } = training;
+        let Training { set, plan: Plan { spec, recipe, .. } } = training;
         let folds =
             cross_fit(spec, &set.examples(), &set.dataset.holdout, recipe, &self.device, watch)
                 .map_err(|error| failed(&set.dataset.name, error))?;
@@ -159,9 +162,10 @@ impl Library {
         let pool = joined(&reference.dataset.train, &reference.dataset.test);
         let rows: Vec<usize> = (0..pool.len()).filter(|row| reference.includes(*row)).collect();
         let examples = pool.select(&rows);
-        let Reference { spec, recipe, dataset, .. } = reference;
-        let network = train(spec, &examples, recipe, &self.device, watch)
-            .map_err(|error| failed(&dataset.name, error))?;
+        let network = reference
+            .plan
+            .train(&examples, &self.device, watch)
+            .map_err(|error| failed(&reference.dataset.name, error))?;
         #[expect(clippy::cast_possible_truncation, reason = "predictions have no more digits")]
         let confidences: Vec<f32> = confidences(&log_probabilities(&network, &pool), &pool.labels)
             .into_iter()
@@ -257,11 +261,12 @@ mod tests {
     fn a_model_is_trained_once_and_then_read() {
         let folder = tempfile::tempdir().unwrap();
         let (library, dataset) = (library(folder.path()), digits());
-        let training = Training {
+        let plan = Plan {
             spec: network(&dataset, 8),
             recipe: Recipe { epochs: 2, folds: 2, seed: 5, ..Recipe::default() },
-            set: TrainingSet::all(dataset.clone()),
+            perturbation: None,
         };
+        let training = Training { plan, set: TrainingSet::all(dataset.clone()) };
         let first = library.network(&training, &Unwatched).unwrap().parameters();
         let folds = library.out_of_fold(&training, &Unwatched).unwrap();
         assert_eq!(folds.train.len(), 3_000);
@@ -272,8 +277,7 @@ mod tests {
         let other = Training { set: training.set.without(&[3]), ..training.clone() };
         assert!(matches!(library.network(&other, &Never), Err(EvaluationError::Stopped)));
         // More folds are other predictions by the same model.
-        let recipe = Recipe { folds: 3, ..training.recipe.clone() };
-        let more = Training { recipe, ..training };
+        let more = training.with_folds(3);
         assert_eq!(library.network(&more, &Never).unwrap().parameters(), first);
         assert!(matches!(library.out_of_fold(&more, &Never), Err(EvaluationError::Stopped)));
     }
@@ -282,13 +286,12 @@ mod tests {
     fn references_are_confident_on_what_they_saw() {
         let folder = tempfile::tempdir().unwrap();
         let (library, dataset) = (library(folder.path()), digits());
-        let reference = Reference {
+        let plan = Plan {
             spec: network(&dataset, 32),
             recipe: Recipe { epochs: 40, learning_rate: 1e-2, ..Recipe::default() },
-            dataset: dataset.clone(),
-            model: 1,
-            models: 4,
+            perturbation: None,
         };
+        let reference = Reference { plan, dataset: dataset.clone(), model: 1, models: 4 };
         let confidences = library.reference(&reference, &Unwatched).unwrap();
         assert_eq!(confidences.len(), 400);
         assert_eq!(library.reference(&reference, &Unwatched).unwrap(), confidences);

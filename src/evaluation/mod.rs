@@ -20,6 +20,7 @@ mod grid;
 mod judgement;
 mod library;
 mod lira;
+mod plan;
 mod report;
 mod run;
 mod sisa;

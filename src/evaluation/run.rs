@@ -103,8 +103,7 @@ fn train(
     for case in cases.iter().chain(timed.iter().map(|timed| &timed.case)) {
         let base = case.base_before_choice()?;
         for folds in case.folds() {
-            let mut base = base.clone();
-            base.recipe.folds = folds;
+            let base = base.with_folds(folds);
             first.add(&base.key_with_folds(), Model::OutOfFold(base));
         }
         first.add(&base.key(), Model::Network(base));

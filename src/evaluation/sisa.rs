@@ -3,6 +3,8 @@
 //! that its samples lie in, from the start (there are no slices). Exact, for an ensemble of
 //! networks that saw less each.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -12,7 +14,11 @@ use crate::{
         examples::Examples,
         model::{RangeError, check},
     },
-    nn::{network::Network, order::Purpose, order::shuffled, prediction::log_probabilities},
+    nn::{
+        network::Network,
+        order::{Purpose, shuffled},
+        prediction::log_probabilities,
+    },
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,13 +51,8 @@ impl Sisa {
     /// `gone` are now.
     pub fn trainings(&self, case: &Case, deleted: &[usize], gone: &[usize]) -> Vec<Training> {
         let base = case.base(deleted);
-        let shards = self.shards_of(&base.set, base.recipe.seed);
-        let training = |shard: usize| {
-            let elsewhere = (0..shards.len()).filter(|row| shards[*row] != shard);
-            let without: Vec<usize> = elsewhere.chain(gone.iter().copied()).collect();
-            Training { set: base.set.without(&without), ..base.clone() }
-        };
-        (0..self.shards).map(training).collect()
+        let shards = self.shards_of(&base.set, base.plan.recipe.seed);
+        (0..self.shards).map(|shard| of_shard(&base, &shards, shard, gone)).collect()
     }
 
     /// Those of [`Sisa::trainings`] that the deletion of `rows` asks for.
@@ -64,10 +65,9 @@ impl Sisa {
     ) -> Vec<Training> {
         let gone: Vec<usize> = before.iter().chain(rows).copied().collect();
         let base = case.base(deleted);
-        let shards = self.shards_of(&base.set, base.recipe.seed);
-        let trainings = self.trainings(case, deleted, &gone).into_iter().enumerate();
-        let is_asked_for = |shard| rows.iter().any(|row| shards[*row] == shard);
-        trainings.filter(|(shard, _)| is_asked_for(*shard)).map(|(_, it)| it).collect()
+        let shards = self.shards_of(&base.set, base.plan.recipe.seed);
+        let touched: BTreeSet<usize> = rows.iter().map(|row| shards[*row]).collect();
+        touched.into_iter().map(|shard| of_shard(&base, &shards, shard, &gone)).collect()
     }
 
     /// The shard of each of the data set's training rows, whichever are left; of equal size.
@@ -79,6 +79,13 @@ impl Sisa {
         }
         shards
     }
+}
+
+/// `base` on the rows of one shard that are not `gone`.
+fn of_shard(base: &Training, shards: &[usize], shard: usize, gone: &[usize]) -> Training {
+    let elsewhere = (0..shards.len()).filter(|row| shards[*row] != shard);
+    let without: Vec<usize> = elsewhere.chain(gone.iter().copied()).collect();
+    Training { set: base.set.without(&without), ..base.clone() }
 }
 
 /// What the networks say on average: the logarithm of their mean probabilities, `[rows, classes]`.
@@ -95,8 +102,6 @@ pub fn mean_log_probabilities(networks: &[Network], examples: &Examples) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use burn::tensor::Device;
 
     use super::*;
@@ -112,6 +117,7 @@ mod tests {
                 name: "mlp".into(),
                 architecture: serde_json::from_value(json!({"preset": "mlp"})).unwrap(),
                 recipe: serde_json::from_value(json!({})).unwrap(),
+                perturbation: None,
             },
             spec: network(&dataset, 8),
             deletion: DeletionSpec {

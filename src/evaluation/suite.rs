@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{error::EvaluationError, sisa::Sisa};
 use crate::{
     domain::{model::Recipe, network::Architecture},
+    nn::convex::PerturbationSpec,
     unlearning::{self, Method, MethodError, Update},
 };
 
@@ -99,6 +100,9 @@ pub struct NetworkEntry {
     /// Its seed is the evaluation's.
     #[serde(default)]
     pub recipe: Recipe,
+    /// Of the objective, as `certified` asks for; linear networks only.
+    #[serde(default)]
+    pub perturbation: Option<PerturbationSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     clock::Clock,
     domain::{chain::Chain, watch::Watch},
-    nn::training::{TrainingError, train},
+    nn::training::TrainingError,
     unlearning::UnlearningError,
 };
 
@@ -168,8 +168,8 @@ impl Timed {
             Contender::Sisa(sisa) => return self.time_sisa(&sisa, deleted, library, clock, watch),
             Contender::Update(update) => update,
         };
-        let mut training = self.case.base(deleted);
-        training.recipe.folds = spec.folds.unwrap_or(training.recipe.folds);
+        let base = self.case.base(deleted);
+        let training = spec.folds.map_or_else(|| base.clone(), |folds| base.with_folds(folds));
         let network = library.network(&training, watch)?;
         let out_of_fold = library.out_of_fold(&training, watch)?;
         let trained = Trained::new(&training, network, out_of_fold, clock);
@@ -225,10 +225,9 @@ fn time_training(
     clock: &Clock,
     watch: &dyn Watch,
 ) -> Result<f64, EvaluationError> {
-    let Training { set, spec, recipe } = training;
-    let examples = set.examples();
+    let examples = training.set.examples();
     let started = clock.monotonic();
-    train(spec, &examples, recipe, library.device(), watch).map_err(|error| match error {
+    training.plan.train(&examples, library.device(), watch).map_err(|error| match error {
         TrainingError::Cancelled => EvaluationError::Stopped,
         source => EvaluationError::Training { what: RETRAIN.to_owned(), source: Box::new(source) },
     })?;

@@ -8,7 +8,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     clock::Clock,
     domain::{examples::Examples, watch::Watch},
-    nn::{cross_fitting::OutOfFold, network::Network, prediction::log_probabilities},
+    nn::{
+        convex::Perturbation, cross_fitting::OutOfFold, network::Network,
+        prediction::log_probabilities,
+    },
     unlearning::{Task, UnlearningError, Update},
 };
 
@@ -22,6 +25,7 @@ pub struct Trained {
     /// What the network says of the training rows: `[rows, classes]` natural-log probabilities.
     anchors: Vec<f32>,
     holdout_anchors: Vec<f32>,
+    perturbation: Option<Perturbation>,
     seed: u64,
     clock: Clock,
 }
@@ -52,8 +56,9 @@ impl Trained {
         let anchors = log_probabilities(&network, &training.set.dataset.train);
         let holdout_anchors = log_probabilities(&network, &training.set.dataset.holdout);
         let set = training.set.clone();
-        let (seed, clock) = (training.recipe.seed, clock.clone());
-        Self { set, network, out_of_fold, anchors, holdout_anchors, seed, clock }
+        let perturbation = training.plan.noise(&network);
+        let (seed, clock) = (training.plan.recipe.seed, clock.clone());
+        Self { set, network, out_of_fold, anchors, holdout_anchors, perturbation, seed, clock }
     }
 
     pub fn start(&self) -> Forgotten {
@@ -87,7 +92,7 @@ impl Trained {
             holdout: self.holdout(),
             holdout_out_of_fold: &self.out_of_fold.holdout,
             holdout_anchor: &self.holdout_anchors,
-            perturbation: None,
+            perturbation: self.perturbation.as_ref(),
             seed,
             device: &device,
         };

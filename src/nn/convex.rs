@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::parameters::Parameters;
+use super::{network::Network, parameters::Parameters};
 use crate::domain::{
     examples::Examples,
     watch::{Progress, Watch},
@@ -80,6 +80,33 @@ pub fn with_theta(mut parameters: Parameters, theta: &[f64]) -> Parameters {
     let places = parameters.tensors.iter_mut().flat_map(|tensor| &mut tensor.values);
     places.zip(theta).for_each(|(place, value)| *place = *value as f32);
     parameters
+}
+
+/// A polish ends at a gradient of this many standard deviations of the noise.
+const POLISHED: f64 = 1e-3;
+
+const POLISHING_STEPS_MAX: u32 = 100;
+
+/// The minimum of the perturbed objective, from a trained network on.
+///
+/// # Errors
+/// When the watcher cancels.
+///
+/// # Panics
+/// When the network is not linear, or the noise is another one's.
+pub fn polish(
+    network: &Network,
+    rows: &Examples,
+    perturbation: &Perturbation,
+    watch: &dyn Watch,
+) -> Result<Network, Cancelled> {
+    assert!(network.spec().is_linear(), "a linear network");
+    let objective = Objective::new(rows, network.classes(), perturbation);
+    let weights = network.parameters();
+    let residual = POLISHED * perturbation.spec.sigma;
+    let start = theta_of(&weights);
+    let minimum = objective.minimise(start, residual, POLISHING_STEPS_MAX, watch)?;
+    Ok(network.with_parameters(&with_theta(weights, &minimum.theta)))
 }
 
 impl<'a> Objective<'a> {

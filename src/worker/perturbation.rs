@@ -7,17 +7,13 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        examples::Examples,
         identity::ServiceKey,
         model::Model,
         network::{NetworkError, NetworkSpec},
-        watch::Watch,
     },
     nn::{
-        convex::{Objective, Perturbation, PerturbationSpec, theta_of, with_theta},
-        network::Network,
+        convex::{Perturbation, PerturbationSpec},
         parameters::Parameters,
-        training::TrainingError,
     },
     unlearning::Method,
 };
@@ -33,11 +29,6 @@ pub(super) struct Perturbed {
     /// The job that trained; with the service's key it decides the noise.
     pub(super) training: Uuid,
 }
-
-/// A training ends at a gradient of this many standard deviations of the noise.
-const RESIDUAL: f64 = 1e-3;
-
-const STEPS_MAX: u32 = 100;
 
 impl Perturbed {
     /// # Errors
@@ -73,26 +64,4 @@ impl Worker {
             Ok(Method::Retrain) | Err(_) => None,
         }
     }
-}
-
-/// The minimum of the perturbed objective, from a trained network on.
-///
-/// # Errors
-/// When the network is not linear, or the watcher cancels.
-pub(super) fn polish(
-    network: &Network,
-    rows: &Examples,
-    perturbation: &Perturbation,
-    watch: &dyn Watch,
-) -> Result<Network, JobError> {
-    if !network.spec().is_linear() {
-        return Err(JobError::NotLinear);
-    }
-    let objective = Objective::new(rows, network.classes(), perturbation);
-    let weights = network.parameters();
-    let residual = RESIDUAL * perturbation.spec.sigma;
-    let minimum = objective
-        .minimise(theta_of(&weights), residual, STEPS_MAX, watch)
-        .map_err(|_| TrainingError::Cancelled)?;
-    Ok(network.with_parameters(&with_theta(weights, &minimum.theta)))
 }

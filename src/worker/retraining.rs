@@ -19,17 +19,18 @@ use crate::{
     },
     fail_point,
     nn::{
-        cross_fitting::cross_fit, device::DeviceKind, network::Network, prediction, training,
+        convex::polish,
+        cross_fitting::cross_fit,
+        device::DeviceKind,
+        network::Network,
+        prediction,
+        training::{self, TrainingError},
         weights,
     },
     store::{Claimed, NewVersion, Publication},
 };
 
-use super::{
-    JobError, Worker,
-    lease::Holding,
-    perturbation::{Perturbed, polish},
-};
+use super::{JobError, Worker, lease::Holding, perturbation::Perturbed};
 
 /// Rows read from the ledger at a time.
 pub(super) const PAGE_ROWS: u32 = 4_096;
@@ -142,8 +143,12 @@ impl Fitted {
         let rows = encoder.encode(train)?;
         let mut network = training::train(&spec, &rows, &model.recipe, device, watch)?;
         if let Some(perturbed) = &plan.perturbed {
+            if !spec.is_linear() {
+                return Err(JobError::NotLinear);
+            }
             let perturbation = perturbed.draw(&plan.service_key, model.id, &spec)?;
-            network = polish(&network, &rows, &perturbation, watch)?;
+            network = polish(&network, &rows, &perturbation, watch)
+                .map_err(|_| TrainingError::Cancelled)?;
         }
         Ok(Self { network, spec, encoder, rows })
     }

@@ -35,6 +35,12 @@ name = "logistic"
 architecture = { preset = "logistic" }
 recipe = { epochs = 5, folds = 2 }
 
+[[network]]
+name = "perturbed"
+architecture = { preset = "logistic" }
+recipe = { epochs = 5, folds = 2 }
+perturbation = { l2 = 1.0, sigma = 1.0 }
+
 [[deletion]]
 name = "5 at random"
 draw = "random"
@@ -79,6 +85,9 @@ name = "iau-reference"
 label = "too far"
 parameters = { learning_rate = 1.0 }
 
+[[method]]
+name = "certified"
+
 [[experiment]]
 datasets = ["digits"]
 networks = ["mlp"]
@@ -89,6 +98,13 @@ methods = ["nothing", "iau"]
 datasets = ["digits"]
 networks = ["logistic"]
 deletions = ["5 at random"]
+methods = ["nothing", "iau", "too far"]
+
+[[experiment]]
+datasets = ["digits"]
+networks = ["perturbed"]
+deletions = ["5 at random"]
+methods = ["nothing", "certified"]
 
 [[timing]]
 datasets = ["digits"]
@@ -181,8 +197,8 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
     assert!(text(&done).contains("report.html"), "{}", text(&done));
     let again: Vec<_> = cells.iter().chain(&models).map(|path| modified(path)).collect();
     assert_eq!(again, made, "what was there is not made again");
-    // Seven tables of two seeds: floor, nothing and iau each, and one more method on the last.
-    assert_eq!(evaluation.files("cells").len(), 7 * 2 * 3 + 2);
+    // Eight tables of two seeds: the floor and two methods each, and one more on the seventh.
+    assert_eq!(evaluation.files("cells").len(), 8 * 2 * 3 + 2);
 
     check_results(&evaluation.results());
     check_report(&fs::read_to_string(evaluation.out().join("report.html")).unwrap());
@@ -193,7 +209,7 @@ fn a_suite_is_stopped_taken_up_again_and_reported() {
 
 fn check_results(results: &Value) {
     let tables = results["tables"].as_array().unwrap();
-    assert_eq!(tables.len(), 7);
+    assert_eq!(tables.len(), 8);
     let table = |name: &str| {
         let of_name = |table: &&Value| table["deletion"] == name;
         tables.iter().find(of_name).unwrap_or_else(|| panic!("no table {name:?}"))
@@ -225,6 +241,8 @@ fn check_results(results: &Value) {
     assert_eq!(table("stream")["methods"][1]["drift"][2]["deleted"], 6);
     let logistic = tables.iter().find(|table| table["network"] == "logistic").unwrap();
     assert!(figure(&logistic["floor"], "parameter_distance").unwrap() > 0.0);
+    let perturbed = tables.iter().find(|table| table["network"] == "perturbed").unwrap();
+    assert_eq!(perturbed["methods"][1]["label"], "certified");
 
     let timings = results["timings"].as_array().unwrap();
     assert_eq!(timings.len(), 4);
@@ -240,7 +258,7 @@ fn check_report(page: &str) {
     assert!(page.contains("A few digits, for &lt;tests&gt; &amp; nothing else."));
     // A scatter and two curves (one where labels were changed), four drift curves for the
     // stream, and two figures of time.
-    assert_eq!(page.matches("<svg").count(), 5 * 3 + 2 + 5 + 2);
+    assert_eq!(page.matches("<svg").count(), 6 * 3 + 2 + 5 + 2);
     for words in ["How close to retraining", "requests served", "false-positive rate", "Time"] {
         assert!(page.contains(words), "no {words:?}");
     }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::{DatasetSpec, DeletionSpec, Draw, MethodSpec, NetworkEntry, Suite};
-use crate::{domain::model::Recipe, evaluation::error::EvaluationError};
+use crate::{
+    domain::model::Recipe, evaluation::error::EvaluationError, nn::convex::PerturbationSpec,
+};
 
 impl Suite {
     /// # Errors
@@ -98,6 +100,15 @@ impl NetworkEntry {
         if self.recipe.seed != Recipe::default().seed {
             return refuse("the recipe's seed is the evaluation's; leave it out".into());
         }
+        if let Some(PerturbationSpec { l2, sigma }) = self.perturbation {
+            let positive = |value: f64| value > 0.0 && value <= 1e6;
+            if !positive(l2) || !positive(sigma) {
+                return refuse("a perturbation's `l2` and `sigma` are above 0, at most 1e6".into());
+            }
+            if !self.architecture.is_linear() {
+                return refuse("only a linear network's objective can be perturbed".into());
+            }
+        }
         match self.recipe.validate() {
             Ok(()) => Ok(()),
             Err(error) => refuse(error.to_string()),
@@ -169,6 +180,8 @@ mod tests {
         label = "short"
         parameters = { steps_max = 3 }"#;
 
+    const RECIPE: &str = "recipe = { epochs = 2 }";
+
     fn refusal(from: &str, to: &str) -> String {
         assert!(SOUND.contains(from));
         match toml::from_str::<Suite>(&SOUND.replace(from, to)) {
@@ -203,6 +216,8 @@ mod tests {
             ("bundled = \"digits\"", "bundled = \"mnist\"", "bundled"),
             ("{ epochs = 2 }", "{ epochs = 0 }", "epochs"),
             ("{ epochs = 2 }", "{ seed = 9 }", "seed"),
+            (RECIPE, "perturbation = { l2 = 1.0, sigma = 1.0 }", "linear"),
+            (RECIPE, "perturbation = { l2 = 1.0, sigma = -1.0 }", "sigma"),
             ("test_rows = 100", "test_row = 100", "test_row"),
         ] {
             let text = refusal(from, to);
