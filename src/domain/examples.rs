@@ -71,15 +71,11 @@ impl Examples {
     #[must_use]
     pub fn select(&self, rows: &[usize]) -> Self {
         let width = self.width();
-        let ranges = || rows.iter().map(|row| row * width..(row + 1) * width);
         let values = match &self.values {
-            Values::Bytes { bytes, scale } => Values::Bytes {
-                bytes: ranges().flat_map(|range| &bytes[range]).copied().collect(),
-                scale: *scale,
-            },
-            Values::Floats(floats) => {
-                Values::Floats(ranges().flat_map(|range| &floats[range]).copied().collect())
+            Values::Bytes { bytes, scale } => {
+                Values::Bytes { bytes: selected(bytes, width, rows), scale: *scale }
             }
+            Values::Floats(floats) => Values::Floats(selected(floats, width, rows)),
         };
         Self {
             shape: self.shape.clone(),
@@ -88,4 +84,12 @@ impl Examples {
             ordinals: rows.iter().map(|row| self.ordinals[*row]).collect(),
         }
     }
+}
+
+fn selected<T: Clone>(values: &[T], width: usize, rows: &[usize]) -> Vec<T> {
+    let mut selected = Vec::with_capacity(rows.len() * width);
+    for row in rows {
+        selected.extend_from_slice(&values[row * width..(row + 1) * width]);
+    }
+    selected
 }

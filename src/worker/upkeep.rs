@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -24,7 +24,7 @@ use crate::{
 
 use super::Worker;
 
-/// Signals come in bursts; between two passes lies at least this.
+/// Signals come in bursts: what nobody waits for is done this long after the first of one.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Rows that one pass of upkeep handles of each kind; the next pass goes on.
@@ -39,21 +39,26 @@ const LEAD: u32 = 4;
 const FAILED_PAUSE: Duration = Duration::from_hours(1);
 
 impl Worker {
-    /// Passes after each signal, or each `poll_interval` without one, until `shutdown`.
+    /// Completes after each signal, and tends the rest a little later; both each `poll_interval`
+    /// without one, until `shutdown`.
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
         let mut wakeups = self.store.wakeups();
         let mut sweeps = tokio::time::interval(self.options.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut suspects = HashSet::new();
+        let mut tending_at = Instant::now();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.upkeep().await {
+            let is_time = Instant::now() >= tending_at;
+            if is_time {
+                tending_at = Instant::now() + self.options.poll_interval;
+            }
+            if let Err(error) = self.upkeep(is_time).await {
                 warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
             }
-            tokio::time::sleep(PAUSE).await;
             tokio::select! {
                 () = shutdown.cancelled() => {}
-                () = wakeups.next() => {}
-                () = tokio::time::sleep(self.options.poll_interval) => {}
+                () = wakeups.next() => tending_at = tending_at.min(Instant::now() + PAUSE),
+                () = tokio::time::sleep_until(tending_at) => {}
                 _ = sweeps.tick() => {
                     if let Err(error) = self.sweep_orphans(&mut suspects).await {
                         warn!(error = %Chain(&error), "orphaned blobs were not swept");
@@ -65,12 +70,15 @@ impl Worker {
 
     /// # Errors
     /// When the ledger cannot be used; everything is tried again at the next pass.
-    async fn upkeep(&self) -> Result<(), StoreError> {
+    async fn upkeep(&self, is_time_to_tend: bool) -> Result<(), StoreError> {
         let completed = self.store.complete_propagated(self.now()).await?;
         for id in &completed {
             info!(deletion_request_id = %id, "completed");
         }
         metrics::counter!("forgetd_deletions_completed_total").increment(completed.len() as u64);
+        if !is_time_to_tend {
+            return Ok(());
+        }
         self.remove_superseded_weights().await?;
         self.tend_models().await?;
         metrics::gauge!("forgetd_deletion_queue_depth").set(self.store.queue_depth().await? as f64);
