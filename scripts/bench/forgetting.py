@@ -22,14 +22,15 @@ REQUESTS = 120
 PAUSE_S = 1.5
 
 
-def trained(bench, name, network, shape, count, policy=None):
+def trained(bench, name, network, shape, count, policy=None, recipe=None):
+    """Seconds that the training took, too; by a recipe that makes it short where none is named."""
     service = Forgetd(bench.forgetd, bench.folder / f"forgetting-{name}")
     with service.serve() as server:
         server.wait("/v2/health/live")
         server.json("POST", "/v1/models", {
             "name": name, "network": network, "policy": {**UNSETTLED, **(policy or {})},
             "schema": {"tensor": {"shape": shape, "scale": 255}},
-            "recipe": {"epochs": 1, "folds": 2}})
+            "recipe": {"epochs": 1, "folds": 2} if recipe is None else recipe})
     for split, rows in (("train", count), ("holdout", 5_000)):
         file = bench.folder / f"{name}-{split}.ndjson"
         data.write(file, rows, math.prod(shape), SAMPLES_EACH, split, seed=len(split))
@@ -64,7 +65,7 @@ def speed(bench):
             ("mlp", {"preset": "mlp", "hidden": [256]}, [784]),
             ("lenet5", {"preset": "lenet5"}, [1, 28, 28])):
         count = bench.samples
-        service, training = trained(bench, name, network, shape, count)
+        service, _ = trained(bench, name, network, shape, count)
         with service.serve() as server:
             server.wait(f"/v2/models/{name}/ready")
             latencies(server, name, 3)
@@ -74,12 +75,13 @@ def speed(bench):
         with service.serve() as server:
             server.wait(f"/v2/models/{name}-reference/ready")
             reference = statistics.median(latencies(server, f"{name}-reference", 3))
+        _, training = trained(bench, f"{name}-again", network, shape, count, recipe={})
         p50 = statistics.median(measured)
         rows.append(
             f"| {name} | {count:,} | {p50 * 1e3:.0f} ms | {percentile(measured, .99) * 1e3:.0f} ms "
             f"| {training:.1f} s | {training / p50:.0f} | {reference:.2f} s | {reference / p50:.1f} |")
-    rows += ["", "Training again is one epoch with two folds, far less than a model is usually "
-             "trained for."]
+    rows += ["", "Training again is by the default recipe, 15 epochs and five folds; the versions "
+             "that forget were trained for one epoch with two."]
     return rows
 
 

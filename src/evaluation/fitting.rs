@@ -80,7 +80,7 @@ impl<'a> Fitting<'a> {
 
     pub fn run(&self, spec: &MethodSpec) -> Result<Results, Failure> {
         let base = self.case.base(&self.deleted);
-        let training = spec.folds.map_or_else(|| base.clone(), |folds| base.with_folds(folds));
+        let training = base.with_folds(spec.folds.unwrap_or(base.plan.recipe.folds));
         let network = || self.library.network(&training, self.watch);
         match spec.contender()? {
             Contender::Nothing => self.nothing(&network()?),

@@ -61,7 +61,7 @@ impl Training {
         json!({
             "code": CODE,
             "set": self.set.key(),
-            // They are no part of what the network becomes.
+            // Folds are no part of what the network becomes.
             "plan": self.plan.with_folds(Recipe::default().folds),
         })
     }

@@ -169,7 +169,7 @@ impl Timed {
             Contender::Update(update) => update,
         };
         let base = self.case.base(deleted);
-        let training = spec.folds.map_or_else(|| base.clone(), |folds| base.with_folds(folds));
+        let training = base.with_folds(spec.folds.unwrap_or(base.plan.recipe.folds));
         let network = library.network(&training, watch)?;
         let out_of_fold = library.out_of_fold(&training, watch)?;
         let trained = Trained::new(&training, network, out_of_fold, clock);
