@@ -48,13 +48,16 @@ impl Worker {
         let mut suspects = HashSet::new();
         let mut tending_at = Instant::now();
         while !shutdown.is_cancelled() {
-            let is_time = Instant::now() >= tending_at;
+            let started = Instant::now();
+            let is_time = started >= tending_at;
             if is_time {
-                tending_at = Instant::now() + self.options.poll_interval;
+                tending_at = started + self.options.poll_interval;
             }
             if let Err(error) = self.upkeep(is_time).await {
                 warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
             }
+            // In a flood of signals it takes half of a connection's time at most.
+            tokio::time::sleep(started.elapsed().min(PAUSE)).await;
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = wakeups.next() => tending_at = tending_at.min(Instant::now() + PAUSE),
