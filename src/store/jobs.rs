@@ -47,35 +47,32 @@ impl Store {
     ) -> Result<Enqueued, StoreError> {
         writing!(self, "enqueue_job", async |tx| {
             tx.lock_model(model_id).await?;
-            for state in [JobState::Running, JobState::Queued] {
-                let sql = "SELECT * FROM jobs WHERE model_id = $1 AND kind = $2 AND state = $3";
-                let statement = tx.query(sql).bind(model_id).bind(kind.as_str());
-                if let Some(row) = statement.bind(state.as_str()).fetch_optional().await? {
-                    return read_job(&row).map(Enqueued::Already);
-                }
-            }
-            let event = match kind {
-                JobKind::Training => AuditKind::TrainingQueued,
-                JobKind::Settlement => AuditKind::SettlementQueued,
-                JobKind::Unlearning => return Err(tx.damaged("a batch on its way to the queue")),
-            };
-            let row = tx
+            enqueue(tx, id, model_id, kind, now).await
+        })
+    }
+
+    /// Queues a settlement for the completed requests that none has covered yet; `None` when there
+    /// are none. One that ends while its like is called for covers them, and none follows it.
+    pub async fn enqueue_settlement_due(
+        &self,
+        id: Uuid,
+        model_id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<Enqueued>, StoreError> {
+        writing!(self, "enqueue_settlement_due", async |tx| {
+            tx.lock_model(model_id).await?;
+            let unsettled = tx
                 .query(
-                    "INSERT INTO jobs (id, model_id, kind, state, attempts, preemptions,
-                         cancel_requested, not_before, created_at)
-                     VALUES ($1, $2, $3, $4, 0, 0, FALSE, $5, $6) RETURNING *",
+                    "SELECT 1 FROM deletion_requests
+                     WHERE model_id = $1 AND state = 'completed' AND settled_at IS NULL LIMIT 1",
                 )
-                .bind(id)
                 .bind(model_id)
-                .bind(kind.as_str())
-                .bind(JobState::Queued.as_str())
-                .time(AT_ONCE)
-                .time(now)
-                .fetch_one()
+                .fetch_optional()
                 .await?;
-            tx.record(now, event, model_id, id, serde_json::json!({}));
-            tx.wake();
-            read_job(&row).map(Enqueued::Queued)
+            match unsettled {
+                Some(_) => enqueue(tx, id, model_id, JobKind::Settlement, now).await.map(Some),
+                None => Ok(None),
+            }
         })
     }
 
@@ -137,6 +134,45 @@ impl Store {
             }
         })
     }
+}
+
+/// Under the model's lock.
+async fn enqueue(
+    tx: &mut Tx,
+    id: Uuid,
+    model_id: Uuid,
+    kind: JobKind,
+    now: Timestamp,
+) -> Result<Enqueued, StoreError> {
+    for state in [JobState::Running, JobState::Queued] {
+        let sql = "SELECT * FROM jobs WHERE model_id = $1 AND kind = $2 AND state = $3";
+        let statement = tx.query(sql).bind(model_id).bind(kind.as_str());
+        if let Some(row) = statement.bind(state.as_str()).fetch_optional().await? {
+            return read_job(&row).map(Enqueued::Already);
+        }
+    }
+    let event = match kind {
+        JobKind::Training => AuditKind::TrainingQueued,
+        JobKind::Settlement => AuditKind::SettlementQueued,
+        JobKind::Unlearning => return Err(tx.damaged("a batch on its way to the queue")),
+    };
+    let row = tx
+        .query(
+            "INSERT INTO jobs (id, model_id, kind, state, attempts, preemptions,
+                 cancel_requested, not_before, created_at)
+             VALUES ($1, $2, $3, $4, 0, 0, FALSE, $5, $6) RETURNING *",
+        )
+        .bind(id)
+        .bind(model_id)
+        .bind(kind.as_str())
+        .bind(JobState::Queued.as_str())
+        .time(AT_ONCE)
+        .time(now)
+        .fetch_one()
+        .await?;
+    tx.record(now, event, model_id, id, serde_json::json!({}));
+    tx.wake();
+    read_job(&row).map(Enqueued::Queued)
 }
 
 /// Ends a job without a version, with its audit leaf. The caller holds the model's lock and has

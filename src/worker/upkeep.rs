@@ -175,8 +175,8 @@ impl Worker {
             return Ok(());
         }
         let id = self.ids.next(self.now());
-        let queued = self.store.enqueue_job(id, model.id, JobKind::Settlement, self.now()).await?;
-        if matches!(queued, Enqueued::Queued(_)) {
+        let queued = self.store.enqueue_settlement_due(id, model.id, self.now()).await?;
+        if matches!(queued, Some(Enqueued::Queued(_))) {
             info!(model = %model.name, requests = unsettled.requests, "a settlement is due");
         }
         Ok(())

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use forgetd::{
-    domain::{blob_name::BlobName, deletion::DeletionState, identity::Digest, model::Model},
-    store::{Served, StoreError, Superseded, Wakeups},
+    domain::{
+        blob_name::BlobName, deletion::DeletionState, identity::Digest, job::JobKind, model::Model,
+    },
+    store::{Enqueued, Served, StoreError, Superseded, Wakeups},
 };
 use uuid::Uuid;
 
@@ -17,6 +19,7 @@ on_both!(
     completing_again_changes_nothing,
     superseded_weights_go_when_no_replica_serves_them,
     committed_work_wakes_others,
+    a_settlement_that_covers_everything_is_not_called_for_again,
     a_report_without_news_wakes_nobody,
 );
 
@@ -178,4 +181,25 @@ async fn a_subject_of_which_a_sample_is_left_is_not_called_forgotten(ledger: &Le
     assert_eq!(ledger.unlearn(at(65)).await, Some(3));
     assert_eq!(ledger.store.complete_propagated(at(66)).await.unwrap(), [again]);
     assert_eq!(ledger.store.sample_counts(model_id).await.unwrap().train, 6);
+}
+
+/// Who read that requests wait for a settlement may be told so late that one has ended meanwhile.
+async fn a_settlement_that_covers_everything_is_not_called_for_again(ledger: &Ledger) {
+    let (store, model) = (&ledger.store, ledger.trained_model("m", 8).await);
+    let call = async |now| store.enqueue_settlement_due(new_id(), model.id, at(now)).await.unwrap();
+    assert_eq!(call(19).await, None, "nothing was deleted");
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.unlearn(at(21)).await;
+    assert_eq!(call(22).await, None, "nothing is completed");
+    store.complete_propagated(at(23)).await.unwrap();
+    let Some(Enqueued::Queued(job)) = call(24).await else { panic!("not queued") };
+    assert_eq!(job.kind, JobKind::Settlement);
+    assert_eq!(call(25).await, Some(Enqueued::Already(job)));
+    let settlement = ledger.claim(at(26)).await.unwrap();
+    assert!(matches!(call(27).await, Some(Enqueued::Already(_))), "it runs");
+    ledger.publish_exact(&settlement, at(28)).await;
+    assert_eq!(call(29).await, None);
+    // By hand it is called for all the same.
+    let by_hand = store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(30)).await.unwrap();
+    assert!(matches!(by_hand, Enqueued::Queued(_)));
 }
