@@ -99,7 +99,11 @@ impl Case {
     /// Numbers of folds whose out-of-fold predictions the methods want.
     pub fn folds(&self) -> BTreeSet<u32> {
         let updates = self.methods.iter().filter(|method| method.wants_folds());
-        updates.map(|method| method.folds.unwrap_or(self.network.recipe.folds)).collect()
+        updates.map(|method| self.folds_of(method)).collect()
+    }
+
+    fn folds_of(&self, method: &MethodSpec) -> u32 {
+        method.folds.unwrap_or(self.network.recipe.folds)
     }
 
     pub fn is_the_same_as(&self, other: &Self) -> bool {
@@ -116,6 +120,11 @@ impl Case {
     /// Of the network that is to forget `deleted`.
     pub fn base(&self, deleted: &[usize]) -> Training {
         self.training(self.set(deleted), self.seed)
+    }
+
+    /// The base with the folds that a method wants.
+    pub fn base_of(&self, method: &MethodSpec, deleted: &[usize]) -> Training {
+        self.base(deleted).with_folds(self.folds_of(method))
     }
 
     /// The same recipe with other seeds, without what is deleted.

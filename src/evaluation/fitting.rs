@@ -79,8 +79,7 @@ impl<'a> Fitting<'a> {
     }
 
     pub fn run(&self, spec: &MethodSpec) -> Result<Results, Failure> {
-        let base = self.case.base(&self.deleted);
-        let training = base.with_folds(spec.folds.unwrap_or(base.plan.recipe.folds));
+        let training = self.case.base_of(spec, &self.deleted);
         let network = || self.library.network(&training, self.watch);
         match spec.contender()? {
             Contender::Nothing => self.nothing(&network()?),

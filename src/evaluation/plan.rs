@@ -48,10 +48,11 @@ impl Plan {
     /// The perturbation with its noise, which the recipe's seed decides: who trains with another
     /// seed draws another noise.
     pub fn noise(&self, network: &Network) -> Option<Perturbation> {
+        let spec = self.perturbation?;
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.recipe.seed.to_le_bytes());
         let count = theta_of(&network.parameters()).len();
-        self.perturbation.map(|spec| Perturbation::draw(spec, count, seed))
+        Some(Perturbation::draw(spec, count, seed))
     }
 }
 

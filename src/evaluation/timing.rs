@@ -168,8 +168,7 @@ impl Timed {
             Contender::Sisa(sisa) => return self.time_sisa(&sisa, deleted, library, clock, watch),
             Contender::Update(update) => update,
         };
-        let base = self.case.base(deleted);
-        let training = base.with_folds(spec.folds.unwrap_or(base.plan.recipe.folds));
+        let training = self.case.base_of(spec, deleted);
         let network = library.network(&training, watch)?;
         let out_of_fold = library.out_of_fold(&training, watch)?;
         let trained = Trained::new(&training, network, out_of_fold, clock);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{network::Network, parameters::Parameters};
 use crate::domain::{
     examples::Examples,
+    model::{RangeError, check},
     watch::{Progress, Watch},
 };
 
@@ -23,6 +24,17 @@ pub struct PerturbationSpec {
     pub l2: f64,
     /// Standard deviation of the noise.
     pub sigma: f64,
+}
+
+impl PerturbationSpec {
+    /// # Errors
+    /// Names the first parameter outside its range.
+    pub fn validate(&self) -> Result<(), RangeError> {
+        let Self { l2, sigma } = *self;
+        let positive = |value: f64| value > 0.0 && value <= 1e6;
+        check(positive(sigma), "sigma", sigma, "above 0 and at most 1e6")?;
+        check(positive(l2), "l2", l2, "above 0 and at most 1e6")
+    }
 }
 
 /// What is minimised beside the rows' loss: `l2 / 2 * |theta|^2 + noise . theta`.

@@ -43,12 +43,10 @@ impl Certified {
     /// # Errors
     /// Names the first parameter outside its range.
     pub fn validate(&self) -> Result<(), RangeError> {
-        let Self { epsilon, delta, sigma, l2, steps_max } = *self;
-        let positive = |value: f64| value > 0.0 && value <= 1e6;
+        let Self { epsilon, delta, steps_max, .. } = *self;
         check(epsilon > 0.0 && epsilon <= 100.0, "epsilon", epsilon, "above 0 and at most 100")?;
         check(delta > 0.0 && delta < 0.5, "delta", delta, "above 0 and below 0.5")?;
-        check(positive(sigma), "sigma", sigma, "above 0 and at most 1e6")?;
-        check(positive(l2), "l2", l2, "above 0 and at most 1e6")?;
+        self.spec().validate()?;
         check((1..=1_000).contains(&steps_max), "steps_max", steps_max, "1 to 1000")
     }
 

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{DatasetSpec, DeletionSpec, Draw, MethodSpec, NetworkEntry, Suite};
-use crate::{
-    domain::model::Recipe, evaluation::error::EvaluationError, nn::convex::PerturbationSpec,
-};
+use crate::{domain::model::Recipe, evaluation::error::EvaluationError};
 
 impl Suite {
     /// # Errors
@@ -100,10 +98,9 @@ impl NetworkEntry {
         if self.recipe.seed != Recipe::default().seed {
             return refuse("the recipe's seed is the evaluation's; leave it out".into());
         }
-        if let Some(PerturbationSpec { l2, sigma }) = self.perturbation {
-            let positive = |value: f64| value > 0.0 && value <= 1e6;
-            if !positive(l2) || !positive(sigma) {
-                return refuse("a perturbation's `l2` and `sigma` are above 0, at most 1e6".into());
+        if let Some(perturbation) = self.perturbation {
+            if let Err(error) = perturbation.validate() {
+                return refuse(error.to_string());
             }
             if !self.architecture.is_linear() {
                 return refuse("only a linear network's objective can be perturbed".into());
