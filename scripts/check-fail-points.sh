@@ -15,7 +15,13 @@ grep -q "$needle" src/fail_point.rs || {
     exit 1
 }
 cargo build --locked --bin forgetd --example ceiling --config profile.dev.package.forgetd.debug-assertions=false
-if grep -q --text "$needle" "${CARGO_TARGET_DIR:-target}/debug/forgetd"; then
+built=${CARGO_TARGET_DIR:-target}/debug/forgetd
+[[ -f $built ]] || {
+    echo "check-fail-points.sh: there is no $built; where cargo builds to another folder, set" \
+        "CARGO_TARGET_DIR to it" >&2
+    exit 1
+}
+if grep -q --text "$needle" "$built"; then
     echo "check-fail-points.sh: a build without debug assertions has fail points" >&2
     exit 1
 fi
