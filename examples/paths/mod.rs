@@ -32,6 +32,7 @@ use forgetd::{
     serving::{
         executor::Executor,
         registry::{Registry, ReportStart},
+        timed::Timed,
         version::ServedVersion,
     },
     store::{Keyring, Store},
@@ -245,6 +246,6 @@ fn version(name: &str, architecture: &serde_json::Value, shape: &[usize]) -> Ser
         epoch: 1,
         weights: Digest::of(name.as_bytes()),
         encoder: Encoder::fit(&schema, &samples).unwrap(),
-        network: Box::new(network(architecture, shape)),
+        network: Box::new(Timed::new(network(architecture, shape))),
     }
 }

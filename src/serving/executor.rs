@@ -1,9 +1,11 @@
 //! Computes predictions on threads of its own, so that tokio's threads never compute.
 //!
-//! A thread that becomes free takes its share of what waits for one version and computes it in one
-//! pass. There is no timer: where nothing else waits, an entry is computed at once and alone. The
-//! rows beside it may move a row's probabilities in their last bits, because matrix products of
-//! other sizes add up in another order.
+//! A thread takes what waits for one version and computes it in one pass. There is no timer: where
+//! nothing else waits, an entry is computed at once and alone. A further thread is woken only when
+//! the work at hand would keep those that are awake for longer than [`HELP_AFTER`]: rows computed
+//! together cost less than rows computed side by side, and waking a thread costs as much as a small
+//! network. The rows beside it may move a row's probabilities in their last bits, because matrix
+//! products of other sizes add up in another order.
 //!
 //! The queue is bounded: what does not fit is refused at once. Entries whose client has left
 //! are dropped unread, and a panic while computing fails its entry alone.
@@ -14,20 +16,20 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use tokio::sync::oneshot;
 
 use crate::serving::{registry::Held, version::Predict};
 
-/// Fewer entries are computed one after the other. A product with several rows first lays the
-/// weights out anew, whatever the number of rows: one layer of 784 by 256 takes 11 us for one row,
-/// 54 us for two to eight and 63 us for 16 (gemm 0.19 in a release build, one core with AVX-512).
-const BATCH_ENTRIES_MIN: usize = 8;
-
 /// Entries that are computed together at most: by then a row's share of what a pass costs is
 /// small, and more would only wait longer for each other.
 const BATCH_ENTRIES_MAX: usize = 32;
+
+/// How long a thread may have to compute before another helps it, and so about how long an entry
+/// may wait while a thread sleeps.
+const HELP_AFTER: Duration = Duration::from_micros(500);
 
 /// Why a prediction was not computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -58,18 +60,32 @@ struct Queue {
 #[derive(Default)]
 struct Entries {
     waiting: VecDeque<Entry>,
+    /// What is expected of all that waits or is being computed, on one thread.
+    load: Duration,
+    /// Threads that compute.
+    computing: usize,
+    /// Threads that are awake or called; those that compute are among them.
+    active: usize,
+    /// Threads that are called and still sleep.
+    called: usize,
     closed: bool,
 }
 
 struct Entry {
     network: Arc<dyn Predict>,
     rows: Vec<f32>,
+    /// How long it takes alone.
+    duration: Duration,
     answer: oneshot::Sender<Result<Vec<f32>, ServingError>>,
 }
 
 impl Predict for Held {
     fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
         self.network.probabilities(rows)
+    }
+
+    fn duration(&self, values: usize) -> Duration {
+        self.network.duration(values)
     }
 }
 
@@ -101,7 +117,8 @@ impl Executor {
         rows: Vec<f32>,
     ) -> Result<Vec<f32>, ServingError> {
         let (answer, answered) = oneshot::channel();
-        self.queue.push(Entry { network, rows, answer })?;
+        let duration = network.duration(rows.len());
+        self.queue.push(Entry { network, rows, duration, answer })?;
         answered.await.unwrap_or(Err(ServingError::ShutDown))
     }
 
@@ -149,49 +166,92 @@ impl Queue {
         }
         if entries.waiting.len() >= self.capacity {
             // Whoever left makes room.
-            entries.waiting.retain(|entry| !entry.answer.is_closed());
+            let Entries { waiting, load, .. } = &mut *entries;
+            waiting.retain(|entry| {
+                let stays = !entry.answer.is_closed();
+                if !stays {
+                    *load -= entry.duration;
+                }
+                stays
+            });
             if entries.waiting.len() >= self.capacity {
                 return Err(ServingError::Busy);
             }
         }
+        entries.load += entry.duration;
         entries.waiting.push_back(entry);
+        let calls = entries.call_help(self.threads);
         drop(entries);
-        self.changed.notify_one();
+        if calls {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 
     fn work(&self) {
-        while let Some(batch) = self.pop() {
-            compute(batch);
-        }
-    }
-
-    /// A thread's share of what waits, all of it for one version; `None` once closed.
-    fn pop(&self) -> Option<Vec<Entry>> {
         let mut entries = self.lock();
-        loop {
-            if let Some(first) = entries.waiting.pop_front() {
-                let share = (entries.waiting.len() + 1).div_ceil(self.threads);
-                let size = if share < BATCH_ENTRIES_MIN { 1 } else { share.min(BATCH_ENTRIES_MAX) };
-                let mut batch = vec![first];
-                while batch.len() < size
-                    && let Some(next) = entries
-                        .waiting
-                        .pop_front_if(|next| Arc::ptr_eq(&next.network, &batch[0].network))
-                {
-                    batch.push(next);
+        while !entries.closed {
+            if entries.called == 0 {
+                entries = self.changed.wait(entries).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            entries.called -= 1;
+            while let Some(batch) = entries.take_share(self.threads) {
+                let duration: Duration = batch.iter().map(|entry| entry.duration).sum();
+                entries.computing += 1;
+                let calls = entries.call_help(self.threads);
+                drop(entries);
+                if calls {
+                    self.changed.notify_one();
                 }
-                return Some(batch);
+                compute(batch);
+                entries = self.lock();
+                entries.computing -= 1;
+                entries.load -= duration;
             }
-            if entries.closed {
-                return None;
-            }
-            entries = self.changed.wait(entries).unwrap_or_else(PoisonError::into_inner);
+            entries.active -= 1;
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entries {
+    /// How many of so many threads the load is worth, one at least.
+    fn threads_wanted(&self, threads: usize) -> usize {
+        let wanted = self.load.as_nanos().div_ceil(HELP_AFTER.as_nanos());
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX).min(threads);
+        wanted.min(self.waiting.len() + self.computing).max(1)
+    }
+
+    /// Whether one more thread is to be woken, which is counted as called from here on.
+    fn call_help(&mut self, threads: usize) -> bool {
+        let calls = !self.waiting.is_empty() && self.active < self.threads_wanted(threads);
+        if calls {
+            self.active += 1;
+            self.called += 1;
+        }
+        calls
+    }
+
+    /// A thread's share of what waits, all of it for one version; `None` where the thread is not
+    /// wanted. It stays if nobody else is awake.
+    fn take_share(&mut self, threads: usize) -> Option<Vec<Entry>> {
+        let wanted = self.threads_wanted(threads);
+        if self.active > wanted {
+            return None;
+        }
+        let size = self.waiting.len().div_ceil(wanted).min(BATCH_ENTRIES_MAX);
+        let mut batch = vec![self.waiting.pop_front()?];
+        while batch.len() < size
+            && let Some(next) =
+                self.waiting.pop_front_if(|next| Arc::ptr_eq(&next.network, &batch[0].network))
+        {
+            batch.push(next);
+        }
+        Some(batch)
     }
 }
 
@@ -205,7 +265,7 @@ fn compute(mut batch: Vec<Entry>) {
     }
 }
 
-fn compute_one(Entry { network, rows, answer }: Entry) {
+fn compute_one(Entry { network, rows, answer, .. }: Entry) {
     let result = probabilities(network.as_ref(), rows);
     // The version is given up before its answer is, so that whoever has the answer knows that
     // nobody computes from it any more.

@@ -4,4 +4,5 @@
 pub mod executor;
 pub mod registry;
 pub mod replica;
+pub mod timed;
 pub mod version;

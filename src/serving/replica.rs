@@ -13,14 +13,11 @@ use crate::{
     dataset::encoder::Encoder,
     domain::{chain::Chain, model::Model, version::Version},
     fail_point,
-    nn::{
-        network::Network,
-        prediction,
-        weights::{self, WeightsError},
-    },
+    nn::weights::{self, WeightsError},
     serving::{
         registry::{Published, Registry, ReportStart},
-        version::{Predict, ServedVersion},
+        timed::Timed,
+        version::ServedVersion,
     },
     store::{BlobError, Blobs, Served, Store, StoreError},
 };
@@ -196,7 +193,7 @@ impl Replica {
     }
 }
 
-/// Builds the network and runs it once, so that its first answer is as fast as the next.
+/// Builds the network and runs it, so that its first answer is as fast as the next.
 fn served(
     model: Model,
     version: Version,
@@ -206,8 +203,8 @@ fn served(
     let encoder: Encoder = serde_json::from_value(version.encoder).map_err(LoadError::Encoder)?;
     let network =
         weights::from_safetensors(&version.network, bytes, device).map_err(LoadError::Weights)?;
-    let found = network.probabilities(vec![0.0; version.network.input.iter().product()]).len();
-    let classes = encoder.classes().len();
+    let network = Timed::new(network);
+    let (found, classes) = (network.classes(), encoder.classes().len());
     if found != classes {
         return Err(LoadError::Classes { found, classes });
     }
@@ -218,14 +215,4 @@ fn served(
         encoder,
         network: Box::new(network),
     })
-}
-
-impl Predict for Network {
-    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
-        let mut probabilities = prediction::log_probabilities_of(self, rows);
-        for value in &mut probabilities {
-            *value = value.exp();
-        }
-        probabilities
-    }
 }

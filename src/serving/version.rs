@@ -1,5 +1,7 @@
 //! One version of a model in memory, ready to answer.
 
+use std::time::Duration;
+
 use crate::{
     dataset::encoder::Encoder,
     domain::{identity::Digest, model::Model},
@@ -9,6 +11,9 @@ use crate::{
 pub trait Predict: Send + Sync {
     /// Probabilities `[rows, classes]` for encoded rows, `[rows, width]` flattened.
     fn probabilities(&self, rows: Vec<f32>) -> Vec<f32>;
+
+    /// About how long so many values, among others, keep a thread.
+    fn duration(&self, values: usize) -> Duration;
 }
 
 pub struct ServedVersion {
@@ -32,7 +37,7 @@ impl ServedVersion {
 pub(super) mod tests {
     use uuid::Uuid;
 
-    use super::{Digest, Encoder, Model, Predict, ServedVersion};
+    use super::{Digest, Duration, Encoder, Model, Predict, ServedVersion};
     use crate::domain::{
         features::Features,
         model::{Policy, Recipe},
@@ -49,6 +54,10 @@ pub(super) mod tests {
             assert!(!rows.contains(&666.0), "the number of the beast is not answered");
             let (pairs, _) = rows.as_chunks::<2>();
             pairs.iter().flat_map(|[a, b]| if a > b { [1.0, 0.0] } else { [0.0, 1.0] }).collect()
+        }
+
+        fn duration(&self, _: usize) -> Duration {
+            Duration::ZERO
         }
     }
 

@@ -8,11 +8,18 @@ use futures_util::{FutureExt as _, poll};
 
 use super::*;
 
+/// Entries that wait for one version where a test computes some together.
+const TOGETHER: usize = 8;
+
 struct Panics;
 
 impl Predict for Panics {
     fn probabilities(&self, _: Vec<f32>) -> Vec<f32> {
         panic!("as the test wants")
+    }
+
+    fn duration(&self, _: usize) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -22,6 +29,10 @@ impl Predict for Echo {
     fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
         self.0.fetch_add(1, Ordering::SeqCst);
         rows
+    }
+
+    fn duration(&self, _: usize) -> Duration {
+        Duration::ZERO
     }
 }
 
@@ -33,6 +44,10 @@ impl Predict for Gate {
         self.0.send(()).unwrap();
         self.1.lock().unwrap().recv().unwrap();
         rows
+    }
+
+    fn duration(&self, _: usize) -> Duration {
+        HELP_AFTER
     }
 }
 
@@ -61,6 +76,10 @@ impl Predict for Batched {
         assert!(!rows.contains(&666.0), "as the test wants");
         rows.iter().flat_map(|row| [*row, -row]).collect()
     }
+
+    fn duration(&self, _: usize) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// An entry that waits.
@@ -83,7 +102,7 @@ async fn what_waits_for_one_version_is_computed_together() {
     begun.recv().unwrap();
     let (one, other) = (Arc::new(Batched::default()), Arc::new(Batched::default()));
     let mut together = vec![waiting(&executor, &one, &[2.0, 3.0]).await];
-    for _ in 1..BATCH_ENTRIES_MIN {
+    for _ in 1..TOGETHER {
         together.push(waiting(&executor, &one, &[1.0]).await);
     }
     let apart = waiting(&executor, &other, &[4.0]).await;
@@ -97,7 +116,7 @@ async fn what_waits_for_one_version_is_computed_together() {
     assert!(answers[1..].iter().all(|answer| *answer == [1.0, -1.0]));
     assert_eq!((apart.await, late.await), (Ok(vec![4.0, -4.0]), Ok(vec![5.0, -5.0])));
     assert_eq!(first.await, Ok(vec![0.0]));
-    assert_eq!(*one.0.lock().unwrap(), [BATCH_ENTRIES_MIN + 1, 1]);
+    assert_eq!(*one.0.lock().unwrap(), [TOGETHER + 1, 1]);
     assert_eq!(*other.0.lock().unwrap(), [1]);
 }
 
@@ -111,7 +130,7 @@ async fn a_panic_among_many_fails_its_entry_alone() {
     let network = Arc::new(Batched::default());
     let bad = waiting(&executor, &network, &[666.0]).await;
     let mut good = Vec::new();
-    for _ in 1..BATCH_ENTRIES_MIN {
+    for _ in 1..TOGETHER {
         good.push(waiting(&executor, &network, &[1.0]).await);
     }
     go.send(()).unwrap();
@@ -121,21 +140,49 @@ async fn a_panic_among_many_fails_its_entry_alone() {
     }
     assert_eq!(first.await, Ok(vec![0.0]));
     let computed = network.0.lock().unwrap();
-    assert_eq!((computed[0], computed.len()), (BATCH_ENTRIES_MIN, 1 + BATCH_ENTRIES_MIN));
+    assert_eq!((computed[0], computed.len()), (TOGETHER, 1 + TOGETHER));
+}
+
+/// What waits, of entries that take so long each.
+fn entries(count: u32, duration: Duration) -> Entries {
+    let network: Arc<dyn Predict> = Arc::new(Batched::default());
+    let entry = |_| {
+        let (answer, _) = oneshot::channel();
+        Entry { network: network.clone(), rows: vec![0.0], duration, answer }
+    };
+    let waiting = (0..count).map(entry).collect();
+    Entries { waiting, load: duration * count, ..Entries::default() }
 }
 
 #[test]
-fn a_share_leaves_work_for_the_other_threads_and_few_entries_go_alone() {
-    let queue =
-        Queue { entries: Mutex::default(), changed: Condvar::new(), capacity: 100, threads: 2 };
-    let network: Arc<dyn Predict> = Arc::new(Batched::default());
-    for _ in 0..100 {
-        let (answer, _) = oneshot::channel();
-        let entry = Entry { network: network.clone(), rows: vec![0.0], answer };
-        queue.push(entry).unwrap();
-    }
-    let shares: Vec<_> = (0..6).map(|_| queue.pop().unwrap().len()).collect();
-    assert_eq!(shares, [32, 32, 18, 9, 1, 1]);
+fn light_work_wakes_one_thread_and_heavy_work_all() {
+    let mut light = entries(40, HELP_AFTER / 40);
+    assert!(light.call_help(2));
+    assert!(!light.call_help(2));
+    let shares: Vec<_> = std::iter::from_fn(|| light.take_share(2)).map(|it| it.len()).collect();
+    assert_eq!(shares, [32, 8]);
+
+    let mut heavy = entries(100, HELP_AFTER);
+    assert!(heavy.call_help(2) && heavy.call_help(2));
+    assert!(!heavy.call_help(2));
+    let shares: Vec<_> = std::iter::from_fn(|| heavy.take_share(2)).map(|it| it.len()).collect();
+    assert_eq!(shares[..6], [32, 32, 18, 9, 5, 2]);
+}
+
+#[test]
+fn threads_that_are_not_wanted_leave_but_the_last() {
+    let mut entries = entries(3, HELP_AFTER / 4);
+    entries.active = 2;
+    assert!(entries.take_share(2).is_none());
+    entries.active = 1;
+    assert_eq!(entries.take_share(2).map(|share| share.len()), Some(3));
+}
+
+#[test]
+fn light_work_does_not_wait_behind_heavy_work() {
+    let mut entries = entries(1, Duration::ZERO);
+    (entries.load, entries.computing, entries.active) = (2 * HELP_AFTER, 1, 1);
+    assert!(entries.call_help(2));
 }
 
 #[tokio::test]
