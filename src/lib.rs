@@ -16,6 +16,7 @@ pub mod intake;
 pub mod nn;
 pub mod notary;
 pub mod outbound;
+mod priority;
 pub mod serving;
 pub mod store;
 pub mod unlearning;

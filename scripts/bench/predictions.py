@@ -91,21 +91,28 @@ def against_peers(bench, service, made):
 
 
 def overload(bench, service, made):
-    rows = ["| model | connections | answered/s | of the best | refused (429) |", "|---|---|---|---|---|"]
+    """Answers a second by the number of connections, beside those of the ceiling."""
+    rows = ["| model | connections | answered/s | of the best | refused (429) | ceiling | of its best |",
+            "|---|---|---|---|---|---|---|"]
+    counts = (32, 256, 2_000)
     for name in SHAPES:
-        with service.serve() as server:
-            path, file = f"/v2/models/{name}/infer", made[name][0]
-            ready(server, path, file)
-            counts = (32, 256, 2_000)
-            runs = {count: [] for count in counts}
+        path, file = f"/v2/models/{name}/infer", made[name][0]
+        with service.serve() as ours, announced([bench.ceiling]) as ceiling:
+            servers = {"ours": ours, "ceiling": ceiling}
+            for server in servers.values():
+                ready(server, path, file)
+            runs = {(target, count): [] for count in counts for target in servers}
             for _ in range(bench.rounds):
-                for count in counts:
-                    runs[count].append(load(server, path, file, count, SECONDS))
-            rates = {count: statistics.median(run["rate"] for run in runs[count]) for count in counts}
-            for count in counts:
-                refused = statistics.median(run["refused"] for run in runs[count])
-                rows.append(f"| {name} | {count} | {rates[count]:,.0f} | "
-                            f"{rates[count] / max(rates.values()):.0%} | {refused:,.0f} |")
+                for (target, count), measured in runs.items():
+                    measured.append(load(servers[target], path, file, count, SECONDS))
+        rates = {key: statistics.median(run["rate"] for run in measured)
+                 for key, measured in runs.items()}
+        best = {target: max(rates[target, count] for count in counts) for target in servers}
+        for count in counts:
+            refused = statistics.median(run["refused"] for run in runs["ours", count])
+            own, top = rates["ours", count], rates["ceiling", count]
+            rows.append(f"| {name} | {count} | {own:,.0f} | {own / best['ours']:.0%} | {refused:,.0f} | "
+                        f"{top:,.0f} | {top / best['ceiling']:.0%} |")
     return rows
 
 

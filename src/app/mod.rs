@@ -1,5 +1,6 @@
 //! The composition root: from a configuration to a running service, and its orderly end.
 
+mod background;
 pub mod config;
 mod drp;
 mod key_file;
@@ -35,6 +36,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
+use background::Background;
 use config::Config;
 pub use drp::DrpError;
 pub use key_file::KeyError;
@@ -101,6 +103,7 @@ pub struct App {
     working: CancellationToken,
     worker: Option<JoinHandle<()>>,
     messenger: Option<JoinHandle<()>>,
+    _background: Background,
     _key_lock: KeyLock,
 }
 
@@ -128,12 +131,13 @@ impl App {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
 
+        let background = Background::start().map_err(AppError::Threads)?;
         let working = CancellationToken::new();
         let worker = if roles.contains(&Role::Worker) {
             let worker =
                 worker(config, &ledger, clock.clone(), ids.clone()).map_err(AppError::Threads)?;
             let working = working.clone();
-            Some(tokio::spawn(async move { worker.run(working).await }))
+            Some(background.spawn(async move { worker.run(working).await }))
         } else {
             None
         };
@@ -143,7 +147,7 @@ impl App {
             let outbound = Outbound::within(reach.clone())?;
             let messenger =
                 roles::messenger(config, &ledger, outbound, &clock, &ids, opendsr.as_deref());
-            Some(tokio::spawn(messenger.run(working.clone())))
+            Some(background.spawn(messenger.run(working.clone())))
         } else {
             None
         };
@@ -153,7 +157,7 @@ impl App {
         let replica = if roles.contains(&Role::Api) {
             let replica = roles::replica(config, &ledger, &registry, &clock, &ids);
             let following = following.clone();
-            Some(tokio::spawn(async move { replica.run(following).await }))
+            Some(background.spawn(async move { replica.run(following).await }))
         } else {
             None
         };
@@ -161,7 +165,7 @@ impl App {
         // Witnesses are asked as long as the ledger is followed, by who answers for the log.
         let witnessing = if roles.contains(&Role::Api) && !witnesses.is_empty() {
             let witnessing = Witnessing::new(notary.clone(), Outbound::new(None)?, witnesses);
-            Some(tokio::spawn(witnessing.run(following.clone())))
+            Some(background.spawn(witnessing.run(following.clone())))
         } else {
             None
         };
@@ -212,6 +216,7 @@ impl App {
             working,
             worker,
             messenger,
+            _background: background,
             _key_lock: ledger.key_lock,
         })
     }

@@ -21,7 +21,7 @@ use crate::{
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
-const READERS_MAX: u32 = 4;
+const READERS: u32 = 4;
 
 /// Rows that a reader's thread hands over before it waits for them to be taken: with few of them the
 /// two threads put each other to sleep all along a draw of thousands.
@@ -52,9 +52,7 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
         .synchronous(SqliteSynchronous::Full)
         .pragma("cache_size", WRITER_CACHE)
         .pragma("secure_delete", "ON");
-    let write = SqlitePoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+    let write = lasting(1)
         // When the disk is full, SQLite rolls back by itself; the driver then fails to, and would
         // refuse to begin anew on this connection for ever.
         .before_acquire(|connection, _| {
@@ -71,11 +69,22 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
         .connect_with(writing)
         .await
         .map_err(|error| failed(error.to_string()))?;
-    let read = SqlitePoolOptions::new()
-        .max_connections(READERS_MAX)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_lazy_with(options.read_only(true).row_buffer_size(ROW_BUFFER));
+    let read = lasting(READERS)
+        .connect_with(options.read_only(true).row_buffer_size(ROW_BUFFER))
+        .await
+        .map_err(|error| failed(error.to_string()))?;
     Ok((url.to_owned(), write, read))
+}
+
+/// Connections that are made now and kept: the thread of a connection has the priority of the thread
+/// that makes it, which later might be one that stands back.
+fn lasting(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .min_connections(connections)
+        .max_connections(connections)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 /// The file holds personal data: only its owner may read it. The log and the shared-memory file

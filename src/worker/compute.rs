@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use tokio::sync::oneshot;
 
 use super::JobError;
+use crate::priority;
 
 pub(super) struct Compute {
     pool: rayon::ThreadPool,
@@ -15,6 +16,7 @@ impl Compute {
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|index| format!("compute-{index}"))
+            .start_handler(|_| priority::stand_back())
             .build()
             .map_err(std::io::Error::other)?;
         Ok(Self { pool })

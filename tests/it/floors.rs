@@ -8,7 +8,7 @@ use std::{
 /// Every top-level module, from the ground up.
 const FLOORS: [&[&str]; 7] = [
     &["domain"],
-    &["clock", "fail_point", "outbound", "nn", "dataset", "intake"],
+    &["clock", "fail_point", "priority", "outbound", "nn", "dataset", "intake"],
     &["unlearning", "audit", "store"],
     &["serving", "evaluation", "notary", "webhooks", "broker"],
     &["http", "worker"],

@@ -1,0 +1,32 @@
+//! Which threads go first where more want to run than there are processors.
+
+/// On the scale of `nice`. Beside a thread of niceness 0 one of 10 gets a tenth of a processor that
+/// both want, and the former need not wait for the latter's turn to end.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
+
+/// Lets threads that answer requests go before this one, and before those that it starts. Does
+/// nothing where niceness is a process's.
+pub fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "a thread in the background goes first like any other");
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_stands_back_and_no_other_with_it() {
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let before = niceness();
+        let inside = std::thread::spawn(move || {
+            stand_back();
+            niceness()
+        });
+        assert_eq!(inside.join().unwrap(), NICENESS);
+        assert_eq!(niceness(), before);
+    }
+}
