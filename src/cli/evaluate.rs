@@ -22,7 +22,7 @@ use super::{CliError, progress::Bars};
 
 #[derive(Args, Debug)]
 pub struct EvaluateArgs {
-    /// A bundled suite, `quick`, `paper` or `deep`, or the path of a TOML file.
+    /// A bundled suite, `quick`, `paper`, `curves` or `deep`, or the path of a TOML file.
     #[arg(long, default_value = "quick")]
     suite: String,
     /// Only these of the suite's data sets, by name; all when absent.

@@ -14,9 +14,10 @@ use crate::{
 };
 
 /// The suites that come with the program.
-const BUNDLED: [(&str, &str); 3] = [
+const BUNDLED: [(&str, &str); 4] = [
     ("quick", include_str!("../../evaluation/suites/quick.toml")),
     ("paper", include_str!("../../evaluation/suites/paper.toml")),
+    ("curves", include_str!("../../evaluation/suites/curves.toml")),
     ("deep", include_str!("../../evaluation/suites/deep.toml")),
 ];
 
