@@ -6,11 +6,15 @@
 const NICENESS: i32 = 10;
 
 /// Lets threads that answer requests go before this one, and before those that it starts. Does
-/// nothing where niceness is a process's.
+/// nothing where niceness is a process's, or where this one is that nice already.
 pub fn stand_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::debug!(%error, "a thread in the background goes first like any other");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        let nicer = getpriority_process(None).map(|niceness| niceness.max(NICENESS));
+        if let Err(error) = nicer.and_then(|niceness| setpriority_process(None, niceness)) {
+            tracing::debug!(%error, "a thread in the background goes first like any other");
+        }
     }
 }
 
@@ -26,7 +30,7 @@ mod tests {
             stand_back();
             niceness()
         });
-        assert_eq!(inside.join().unwrap(), NICENESS);
+        assert_eq!(inside.join().unwrap(), before.max(NICENESS));
         assert_eq!(niceness(), before);
     }
 }

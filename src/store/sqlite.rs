@@ -77,13 +77,15 @@ pub(super) async fn open(url: &str) -> Result<(String, SqlitePool, SqlitePool), 
 }
 
 /// Connections that are made now and kept: the thread of a connection has the priority of the thread
-/// that makes it, which later might be one that stands back.
+/// that makes it, which later might be one that stands back. They are not tested before use: it would
+/// find nothing out of a file, and whoever is cancelled meanwhile would close the connection.
 fn lasting(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new()
         .min_connections(connections)
         .max_connections(connections)
         .idle_timeout(None)
         .max_lifetime(None)
+        .test_before_acquire(false)
         .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 

@@ -62,6 +62,32 @@ async fn a_person_is_forgotten_under_live_traffic() {
     }
 }
 
+/// So that predictions need not wait for the end of their turns. `SQLite`'s threads serve both.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_computes_in_the_background_stands_back() {
+    let service = Service::start(Database::Sqlite).await;
+    people::trained(&service, &people::unsettled()).await;
+    let id = people::forget(&service, &["person-0"]).await;
+    service.request_becomes(&id, "completed").await;
+    assert_eq!(people::predict(&service, 1).await.status, StatusCode::OK);
+    let threads = service.threads();
+    let niceness = |name: &str| -> Vec<i32> {
+        threads.iter().filter(|it| it.0.starts_with(name)).map(|it| it.1).collect()
+    };
+    let [own] = niceness("forgetd")[..] else { panic!("{threads:?}") };
+    for (name, count, expected) in [
+        ("background", 2, own.max(10)),
+        ("compute-", 1, own.max(10)),
+        ("inference-", 2, own),
+        ("sqlx-sqlite", 5, own),
+    ] {
+        assert!(niceness(name).len() >= count, "{name}: {threads:?}");
+        assert!(niceness(name).iter().all(|it| *it == expected), "{name}: {threads:?}");
+    }
+    assert!(niceness("tokio-rt-worker").contains(&own), "{threads:?}");
+}
+
 /// Clients that predict without a pause, and what they saw.
 struct Traffic {
     stopped: Arc<AtomicBool>,

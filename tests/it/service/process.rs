@@ -142,6 +142,15 @@ impl Service {
         assert!(sent.success());
     }
 
+    /// Name and niceness of every thread.
+    pub fn threads(&self) -> Vec<(String, i32)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        // A thread may end meanwhile.
+        let stats = tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        stats.map(|stat| thread(&stat)).collect()
+    }
+
     pub fn keeps_memory_out_of_core_files(&self) -> bool {
         let filter = format!("/proc/{}/coredump_filter", self.child.id());
         std::fs::read_to_string(filter).unwrap().trim().trim_start_matches('0').is_empty()
@@ -281,4 +290,11 @@ impl Drop for Service {
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// Of the line that Linux says of a thread; see proc(5).
+fn thread(stat: &str) -> (String, i32) {
+    let (head, rest) = stat.rsplit_once(')').unwrap();
+    let (_, name) = head.split_once('(').unwrap();
+    (name.to_owned(), rest.split_whitespace().nth(16).unwrap().parse().unwrap())
 }
