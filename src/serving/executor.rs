@@ -180,12 +180,17 @@ impl Queue {
         }
         entries.load += entry.duration;
         entries.waiting.push_back(entry);
+        self.release(entries);
+        Ok(())
+    }
+
+    /// Gives the entries back, and wakes one more thread where one is wanted.
+    fn release(&self, mut entries: MutexGuard<'_, Entries>) {
         let calls = entries.call_help(self.threads);
         drop(entries);
         if calls {
             self.changed.notify_one();
         }
-        Ok(())
     }
 
     fn work(&self) {
@@ -199,11 +204,7 @@ impl Queue {
             while let Some(batch) = entries.take_share(self.threads) {
                 let duration: Duration = batch.iter().map(|entry| entry.duration).sum();
                 entries.computing += 1;
-                let calls = entries.call_help(self.threads);
-                drop(entries);
-                if calls {
-                    self.changed.notify_one();
-                }
+                self.release(entries);
                 compute(batch);
                 entries = self.lock();
                 entries.computing -= 1;
