@@ -9,17 +9,17 @@ use crate::{
         audit::AuditKind,
         deletion::{DeletionState, Target, targets_digest},
         identity::Digest,
-        model::Model,
+        model::{Model, ModelName},
         timestamp::Timestamp,
     },
     store::{
         StoreError,
-        approvals::{reason_to_suspend, suspend},
-        deletions::{DeletionDetails, read_all_details, read_details},
+        deletions::{DeletionDetails, read_details},
         group_commit::Submission,
         postgres,
-        quotas::{Excess, Quotas, excess, lock_quotas},
-        sql::{Sql, in_keys},
+        quotas::{Excess, Quotas, lock_quotas},
+        resolution::{Resolved, resolve},
+        sql::in_keys,
         sqlite,
         transaction::{Dialect, Tx},
     },
@@ -30,6 +30,7 @@ pub struct NewDeletion {
     /// `UUIDv7`.
     pub id: Uuid,
     pub model_id: Uuid,
+    pub model: ModelName,
     pub targets: Vec<Target>,
     /// Whose quota it counts against; absent where the service runs without keys.
     pub api_key_id: Option<Uuid>,
@@ -46,6 +47,7 @@ impl NewDeletion {
         Self {
             id,
             model_id: model.id,
+            model: model.name.clone(),
             targets,
             api_key_id: None,
             approval_above_share: model.policy.approval_above_share,
@@ -79,6 +81,9 @@ pub enum Acceptance<T = DeletionDetails> {
     /// The key may not have so many samples deleted now; nothing was changed.
     QuotaExceeded(Excess),
 }
+
+/// Bounds the memory that one statement takes.
+const ROWS_PER_STATEMENT: usize = 10_000;
 
 /// Answers each of them, in their order, as if the ones before were committed.
 pub(super) async fn accept_group(
@@ -134,15 +139,6 @@ pub(super) async fn count_open(tx: &mut Tx, limit: u64) -> Result<u64, StoreErro
     tx.query(OPEN_UP_TO).count(limit).fetch_one().await?.count("open")
 }
 
-/// What became of requests that were written at once.
-enum Written {
-    All(Vec<DeletionDetails>),
-    /// Those of a key go beyond its quota.
-    Exceeding(Excess),
-    /// What one of them gets hangs on what becomes of another.
-    Entangled,
-}
-
 /// Writes requests with everything that comes with them, as if one after the other; the caller holds
 /// the [`lock`]. Of one that goes beyond a quota nothing is written.
 pub(super) async fn enter(
@@ -150,59 +146,17 @@ pub(super) async fn enter(
     all: &[&NewDeletion],
     quotas: &Quotas,
 ) -> Result<Vec<Result<DeletionDetails, Excess>>, StoreError> {
-    let may_be_undone = all.len() > 1 || all.iter().any(|new| quotas.limit(new));
-    if may_be_undone {
-        tx.query("SAVEPOINT entry").execute().await?;
-    }
-    let written = write(tx, all, quotas).await?;
-    if may_be_undone {
-        if !matches!(written, Written::All(_)) {
-            tx.query("ROLLBACK TO SAVEPOINT entry").execute().await?;
+    let resolved = resolve(tx, all, quotas).await?;
+    let entering: Vec<&Resolved> = resolved.iter().flatten().collect();
+    if !entering.is_empty() {
+        insert_requests(tx, &entering).await?;
+        insert_claims(tx, &entering).await?;
+        for Resolved { new, details, .. } in entering {
+            record_entry(tx, details, new.received_at);
         }
-        tx.query("RELEASE SAVEPOINT entry").execute().await?;
+        tx.wake();
     }
-    match written {
-        Written::All(written) => Ok(written.into_iter().map(Ok).collect()),
-        Written::Exceeding(excess) if all.len() == 1 => Ok(vec![Err(excess)]),
-        Written::Exceeding(_) | Written::Entangled => {
-            let mut each = Vec::with_capacity(all.len());
-            for new in all {
-                each.extend(Box::pin(enter(tx, &[*new], quotas)).await?);
-            }
-            Ok(each)
-        }
-    }
-}
-
-async fn write(tx: &mut Tx, all: &[&NewDeletion], quotas: &Quotas) -> Result<Written, StoreError> {
-    let ids: Vec<Uuid> = all.iter().map(|new| new.id).collect();
-    insert(tx, all).await?;
-    if !claim_samples(tx, &ids).await? {
-        return Ok(Written::Entangled);
-    }
-    judge_targets(tx, &ids).await?;
-    if let Some(excess) = excess(tx, all, quotas).await? {
-        return Ok(Written::Exceeding(excess));
-    }
-    set_states(tx, &ids).await?;
-    for new in all {
-        if let Some(reason) = reason_to_suspend(tx, new).await? {
-            if all.len() > 1 {
-                return Ok(Written::Entangled);
-            }
-            suspend(tx, new.id, &reason).await?;
-        }
-    }
-    let mut known = read_all_details(tx, &ids).await?;
-    let mut written = Vec::with_capacity(all.len());
-    for new in all {
-        let details = known.remove(&new.id);
-        let details = details.ok_or_else(|| tx.damaged("no request where one was written"))?;
-        record_entry(tx, &details, new.received_at);
-        written.push(details);
-    }
-    tx.wake();
-    Ok(Written::All(written))
+    Ok(resolved.into_iter().map(|it| it.map(|resolved| resolved.details)).collect())
 }
 
 /// Records how the request entered: in the queue, set aside for an approval, or not at all.
@@ -276,158 +230,64 @@ async fn release_key(tx: &mut Tx, new: &NewDeletion) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn insert(tx: &mut Tx, all: &[&NewDeletion]) -> Result<(), StoreError> {
-    let (requests, targets) = match tx.dialect() {
-        Dialect::Sqlite => {
-            (sqlite::insert_deletions(tx, all).await?, sqlite::insert_targets(tx, all).await?)
-        }
-        Dialect::Postgres => {
-            (postgres::insert_deletions(tx, all).await?, postgres::insert_targets(tx, all).await?)
-        }
+async fn insert_requests(tx: &mut Tx, all: &[&Resolved<'_>]) -> Result<(), StoreError> {
+    let written = match tx.dialect() {
+        Dialect::Sqlite => sqlite::insert_deletions(tx, all).await?,
+        Dialect::Postgres => postgres::insert_deletions(tx, all).await?,
     };
-    let named: usize = all.iter().map(|new| new.targets.len()).sum();
-    if (requests, targets) == (all.len() as u64, named as u64) {
-        Ok(())
-    } else {
-        Err(tx.damaged("requests or targets that were not written"))
-    }
+    expect_rows(tx, written, all.len())
 }
 
-/// Deleted samples keep their `deletion_id`, so it alone is asked for: naming `deleted_at` too would
-/// offer `PostgreSQL` the index over all usable samples, which it walks once per target while the
-/// table's statistics are young. `SQLite` takes a CROSS JOIN in the order in which it stands; left to
-/// itself it walks all samples of the model, and looks for each among the targets.
-const CLAIM: Sql = in_keys!(
-    "INSERT INTO deletion_samples (deletion_id, sample_id)
-     WITH r AS (SELECT id, model_id FROM deletion_requests WHERE id",
-    "1",
-    ")
-     SELECT r.id, s.id
-     FROM r CROSS JOIN deletion_targets t CROSS JOIN samples s
-     WHERE t.deletion_id = r.id AND t.kind = 'sample'
-         AND s.model_id = r.model_id AND s.sample_key = t.key AND s.deletion_id IS NULL
-     UNION
-     SELECT r.id, s.id
-     FROM r CROSS JOIN deletion_targets t CROSS JOIN samples s
-     WHERE t.deletion_id = r.id AND t.kind = 'subject'
-         AND s.model_id = r.model_id AND s.subject_key = t.key AND s.deletion_id IS NULL"
-);
-
-/// Gives each request every live sample under its targets that no other deletes, and puts
-/// tombstones on them. False when two of the requests name the same sample, which one alone cannot.
-pub(super) async fn claim_samples(tx: &mut Tx, ids: &[Uuid]) -> Result<bool, StoreError> {
-    let named = tx.query(CLAIM).bind_ids(ids).execute().await?;
+/// Writes the targets of requests as they were resolved, gives each request the samples that it
+/// claims, and puts tombstones on the subjects that were named.
+pub(super) async fn insert_claims(tx: &mut Tx, all: &[&Resolved<'_>]) -> Result<(), StoreError> {
+    let targets: Vec<_> = all
+        .iter()
+        .flat_map(|it| {
+            let id = it.new.id;
+            (0_i64..).zip(&it.details.targets).map(move |(position, target)| (id, position, target))
+        })
+        .collect();
+    let claims: Vec<_> =
+        all.iter().flat_map(|it| it.claims.iter().map(|sample| (it.new.id, sample.id))).collect();
+    for targets in targets.chunks(ROWS_PER_STATEMENT) {
+        let written = match tx.dialect() {
+            Dialect::Sqlite => sqlite::insert_targets(tx, targets).await?,
+            Dialect::Postgres => postgres::insert_targets(tx, targets).await?,
+        };
+        expect_rows(tx, written, targets.len())?;
+    }
+    for claims in claims.chunks(ROWS_PER_STATEMENT) {
+        let written = match tx.dialect() {
+            Dialect::Sqlite => sqlite::insert_claims(tx, claims).await?,
+            Dialect::Postgres => postgres::insert_claims(tx, claims).await?,
+        };
+        expect_rows(tx, written, claims.len())?;
+    }
     let sql = in_keys!(
         "UPDATE samples SET deletion_id = d.deletion_id FROM deletion_samples d
          WHERE samples.id = d.sample_id AND d.deletion_id",
         "1",
         ""
     );
-    let claimed = tx.query(sql).bind_ids(ids).execute().await?;
-    if claimed != named {
-        return if ids.len() > 1 {
-            Ok(false)
-        } else {
-            Err(tx.damaged("samples that could not be claimed"))
-        };
-    }
+    let ids: Vec<Uuid> = all.iter().map(|it| it.new.id).collect();
+    let claimed = tx.query(sql).bind_ids(&ids).execute().await?;
+    expect_rows(tx, claimed, claims.len())?;
     let sql = in_keys!(
-        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
-         SELECT s.model_id, 'sample', s.sample_key, d.deletion_id
-         FROM deletion_samples d CROSS JOIN samples s
-         WHERE s.id = d.sample_id AND d.deletion_id",
-        "1",
-        "ON CONFLICT (model_id, kind, key) DO NOTHING"
-    );
-    tx.query(sql).bind_ids(ids).execute().await?;
-    Ok(true)
-}
-
-/// How the targets of a kind are judged.
-struct Judgement {
-    /// Counts the samples that each target gave.
-    count: Sql,
-    /// Says why those with none gave none.
-    explain: Sql,
-}
-
-macro_rules! judgement {
-    ($kind:literal, $column:literal) => {
-        Judgement {
-            count: in_keys!(
-                concat!(
-                    "UPDATE deletion_targets SET rejection = NULL, samples = (
-                         SELECT COUNT(*) FROM deletion_requests r CROSS JOIN samples s
-                         WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                             AND s.",
-                    $column,
-                    " = deletion_targets.key
-                             AND s.deletion_id = deletion_targets.deletion_id
-                             AND s.deleted_at IS NULL)
-                     WHERE kind = '",
-                    $kind,
-                    "' AND deletion_id"
-                ),
-                "1",
-                "RETURNING samples"
-            ),
-            explain: in_keys!(
-                concat!(
-                    "UPDATE deletion_targets SET rejection = CASE WHEN EXISTS (
-                         SELECT 1 FROM deletion_requests r CROSS JOIN samples s
-                         WHERE r.id = deletion_targets.deletion_id AND s.model_id = r.model_id
-                             AND s.",
-                    $column,
-                    " = deletion_targets.key)
-                         THEN 'already_deleted' ELSE 'unknown_",
-                    $kind,
-                    "' END
-                     WHERE kind = '",
-                    $kind,
-                    "' AND samples = 0 AND deletion_id"
-                ),
-                "1",
-                ""
-            ),
-        }
-    };
-}
-
-const JUDGEMENTS: [Judgement; 2] =
-    [judgement!("sample", "sample_key"), judgement!("subject", "subject_key")];
-
-/// Writes how many samples each target gave, and why those with none gave none; puts tombstones on
-/// the subjects that gave some.
-pub(super) async fn judge_targets(tx: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
-    for Judgement { count, explain } in JUDGEMENTS {
-        let judged = tx.query(count).bind_ids(ids).fetch_all().await?;
-        let samples = judged.iter().map(|row| row.count::<u64>("samples"));
-        if samples.collect::<Result<Vec<_>, _>>()?.contains(&0) {
-            tx.query(explain).bind_ids(ids).execute().await?;
-        }
-    }
-    let sql = in_keys!(
-        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
-         SELECT DISTINCT r.model_id, t.kind, t.key, t.deletion_id
+        "INSERT INTO tombstones (model_id, subject_key, deletion_id)
+         SELECT DISTINCT r.model_id, t.key, t.deletion_id
          FROM deletion_targets t JOIN deletion_requests r ON r.id = t.deletion_id
-         WHERE t.kind = 'subject' AND t.samples > 0 AND t.deletion_id",
+         WHERE t.kind = 'subject' AND t.samples > 0 AND r.state = 'queued' AND t.deletion_id",
         "1",
-        "ON CONFLICT (model_id, kind, key) DO NOTHING"
+        "ON CONFLICT (model_id, subject_key) DO NOTHING"
     );
-    tx.query(sql).bind_ids(ids).execute().await.map(drop)
+    tx.query(sql).bind_ids(&ids).execute().await.map(drop)
 }
 
-/// `queued` with what each has claimed, or `rejected` where that is nothing.
-pub(super) async fn set_states(tx: &mut Tx, ids: &[Uuid]) -> Result<(), StoreError> {
-    let sql = in_keys!(
-        "UPDATE deletion_requests SET reason = NULL, samples = (
-             SELECT COUNT(*) FROM deletion_samples d WHERE d.deletion_id = deletion_requests.id),
-             state = CASE WHEN EXISTS (
-                 SELECT 1 FROM deletion_samples d WHERE d.deletion_id = deletion_requests.id)
-                 THEN 'queued' ELSE 'rejected' END
-         WHERE id",
-        "1",
-        ""
-    );
-    tx.query(sql).bind_ids(ids).execute().await.map(drop)
+fn expect_rows(tx: &Tx, written: u64, expected: usize) -> Result<(), StoreError> {
+    if written == expected as u64 {
+        Ok(())
+    } else {
+        Err(tx.damaged(format!("{written} rows where {expected} were to be written")))
+    }
 }

@@ -3,12 +3,18 @@
 use uuid::Uuid;
 
 use crate::{
-    domain::{audit::AuditKind, deletion::DeletionState, timestamp::Timestamp},
+    domain::{
+        audit::AuditKind,
+        deletion::{DeletionState, Target},
+        timestamp::Timestamp,
+    },
     store::{
         NewDeletion, Store, StoreError,
-        acceptance::{claim_samples, judge_targets, record_entry, set_states},
-        deletions::{read_details, release_samples},
+        acceptance::{insert_claims, record_entry},
+        deletions::{DeletionDetails, read_details},
         intakes::follow_earlier,
+        quotas::Quotas,
+        resolution::{NamedSample, Resolved, count_train, resolve},
         transaction::{Tx, writing},
     },
 };
@@ -35,13 +41,11 @@ impl Store {
                 Ok(model_id) => model_id,
                 Err(other) => return Ok(other),
             };
-            claim_samples(tx, &[id]).await?;
-            judge_targets(tx, &[id]).await?;
-            set_states(tx, &[id]).await?;
             let facts = serde_json::json!({"by": by});
             tx.record(now, AuditKind::DeletionApproved, model_id, id, facts);
-            let details = read_details(tx, id).await?;
-            let details = details.ok_or_else(|| tx.damaged("a request that vanished"))?;
+            let suspended = read_details(tx, id).await?;
+            let suspended = suspended.ok_or_else(|| tx.damaged("a request that vanished"))?;
+            let details = resolve_again(tx, suspended).await?;
             record_entry(tx, &details, now);
             follow_earlier(tx, id).await?;
             tx.wake();
@@ -97,67 +101,73 @@ async fn find_suspended(tx: &mut Tx, id: Uuid) -> Result<Result<Uuid, Decision>,
     })
 }
 
-/// Whether the samples that the request has claimed are more than the policy's share of all train
-/// samples, and if so, in words.
+/// The suspended request as if it came now, with nobody left to ask.
+async fn resolve_again(
+    tx: &mut Tx,
+    suspended: DeletionDetails,
+) -> Result<DeletionDetails, StoreError> {
+    let DeletionDetails { request, model, targets, .. } = suspended;
+    let new = NewDeletion {
+        id: request.id,
+        model_id: request.model_id,
+        model,
+        targets: targets.iter().map(|it| Target { kind: it.kind, key: it.key }).collect(),
+        api_key_id: None,
+        approval_above_share: None,
+        received_at: request.received_at,
+        due_by: request.due_by,
+        idempotency: None,
+    };
+    let resolved = resolve(tx, &[&new], &Quotas::default()).await?.pop();
+    let Some(Ok(resolved)) = resolved else {
+        return Err(tx.damaged("a request of no key that goes beyond a quota"));
+    };
+    let (state, samples) = (resolved.details.request.state, resolved.details.request.samples);
+    tx.query("UPDATE deletion_requests SET state = $1, samples = $2, reason = NULL WHERE id = $3")
+        .bind(state.as_str())
+        .count(samples)
+        .bind(new.id)
+        .execute_one()
+        .await?;
+    let sql = "DELETE FROM deletion_targets WHERE deletion_id = $1";
+    tx.query(sql).bind(new.id).execute().await?;
+    insert_claims(tx, &[&resolved]).await?;
+    Ok(resolved.details)
+}
+
+/// Whether the samples that the request is to claim are more than the policy's share of all train
+/// samples that those before it leave, and if so, in words.
 pub(super) async fn reason_to_suspend(
     tx: &mut Tx,
     new: &NewDeletion,
+    claims: &[NamedSample],
+    earlier: &[&Resolved<'_>],
 ) -> Result<Option<String>, StoreError> {
     let Some(share) = new.approval_above_share else { return Ok(None) };
-    let row = tx
-        .query(
-            "SELECT COUNT(*) AS samples
-             FROM deletion_samples d JOIN samples s ON s.id = d.sample_id
-             WHERE d.deletion_id = $1 AND s.split = 'train'",
-        )
-        .bind(new.id)
-        .fetch_one()
-        .await?;
-    let claimed: u32 = row.count("samples")?;
-    // With so many others it is no more than its share; no need to count them all.
-    let enough = (f64::from(claimed) / share - f64::from(claimed)).min(1e15).ceil() + 1.0;
+    let claimed = count_train(claims) as f64;
+    let of_model = earlier.iter().filter(|it| it.new.model_id == new.model_id);
+    let taken = of_model.map(|it| count_train(&it.claims)).sum::<u64>() as f64;
+    // With so many it is no more than its share; no need to count them all.
+    let enough = (claimed / share).min(1e15).ceil() + 1.0;
     #[expect(clippy::cast_possible_truncation, reason = "bounded and whole")]
-    let enough = enough as i64;
+    let limit = (enough + taken) as i64;
     let row = tx
         .query(
             "SELECT COUNT(*) AS samples FROM (
                  SELECT id FROM samples
                  WHERE model_id = $1 AND split = 'train' AND deleted_at IS NULL
                      AND deletion_id IS NULL
-                 LIMIT $2) AS others",
+                 LIMIT $2) AS free",
         )
         .bind(new.model_id)
-        .bind(enough)
+        .bind(limit)
         .fetch_one()
         .await?;
-    let all = i64::from(claimed) + row.get::<i64>("samples")?;
-    let is_above = f64::from(claimed) > share * all as f64;
-    Ok(is_above.then(|| {
+    let all = row.get::<i64>("samples")? as f64 - taken;
+    Ok((claimed > share * all).then(|| {
         format!(
             "it names {claimed} of {all} training samples, more than the policy's share of \
              {share}: an administrator must approve it"
         )
     }))
-}
-
-/// Sets the request aside until somebody decides; what it has claimed it lets go.
-pub(super) async fn suspend(tx: &mut Tx, id: Uuid, reason: &str) -> Result<(), StoreError> {
-    withdraw_claims(tx, id).await?;
-    tx.query("UPDATE deletion_requests SET state = 'suspended', reason = $1 WHERE id = $2")
-        .bind(reason)
-        .bind(id)
-        .execute_one()
-        .await
-}
-
-/// The request leaves everything as it was before it came, but for its own rows.
-async fn withdraw_claims(tx: &mut Tx, id: Uuid) -> Result<(), StoreError> {
-    release_samples(tx, id).await?;
-    for sql in [
-        "DELETE FROM tombstones WHERE deletion_id = $1",
-        "DELETE FROM deletion_samples WHERE deletion_id = $1",
-    ] {
-        tx.query(sql).bind(id).execute().await?;
-    }
-    Ok(())
 }

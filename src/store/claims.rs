@@ -17,6 +17,7 @@ use crate::{
         jobs::{end_job, read_job},
         leases::set_aside,
         models::read_model,
+        sql::in_keys,
         transaction::{Tx, reading, writing},
     },
 };
@@ -281,22 +282,28 @@ async fn claim_batch(
     .time(claim.now.plus(claim.lease_duration))
     .execute_one()
     .await?;
-    for (id, samples) in &requests {
-        tx.query(
-            "UPDATE deletion_requests SET state = $1, batch_id = $2
-             WHERE id = $3 AND state = 'queued'",
-        )
+    let sql = in_keys!(
+        "UPDATE deletion_requests SET state = $1, batch_id = $2 WHERE state = 'queued' AND id",
+        "3",
+        ""
+    );
+    let ids: Vec<Uuid> = requests.iter().map(|(id, _)| *id).collect();
+    let batched = tx
+        .query(sql)
         .bind(DeletionState::Unlearning.as_str())
         .bind(claim.batch_id)
-        .bind(*id)
-        .execute_one()
+        .bind_ids(&ids)
+        .execute()
         .await?;
+    if batched != ids.len() as u64 {
+        return Err(tx.damaged("queued requests that could not be batched"));
+    }
+    for (id, samples) in requests {
         let details = serde_json::json!({"batch": claim.batch_id, "samples": samples});
-        tx.record(claim.now, AuditKind::DeletionBatched, model_id, *id, details);
+        tx.record(claim.now, AuditKind::DeletionBatched, model_id, id, details);
     }
     let sql = "SELECT * FROM jobs WHERE id = $1";
     let job = read_job(&tx.query(sql).bind(claim.batch_id).fetch_one().await?)?;
     let lease = Lease { job_id: job.id, token: claim.token, attempt: job.attempts };
-    let requests = requests.into_iter().map(|(id, _)| id).collect();
-    Ok(Some(Claimed { job, lease, model, requests }))
+    Ok(Some(Claimed { job, lease, model, requests: ids }))
 }

@@ -1,13 +1,12 @@
 //! Deletion requests: reading, cancelling, and what keeps deleted samples out.
 
-use std::collections::HashMap;
-
 use uuid::Uuid;
 
 use crate::{
     domain::{
         audit::AuditKind,
         deletion::{DeletionRequest, DeletionState, Target, TargetKind, TargetOutcome},
+        identity::Pseudonym,
         model::ModelName,
         timestamp::Timestamp,
     },
@@ -15,7 +14,6 @@ use crate::{
         Store, StoreError,
         models::read_name,
         row::Row,
-        sql::in_keys,
         transaction::{Tx, reading, writing},
     },
 };
@@ -99,7 +97,7 @@ impl Store {
         })
     }
 
-    /// Withdraws a suspended or queued request and its tombstones.
+    /// Withdraws a suspended or queued request and its tombstones; its samples are free again.
     pub async fn cancel_deletion(
         &self,
         id: Uuid,
@@ -147,36 +145,68 @@ impl Store {
     ) -> Result<bool, StoreError> {
         writing!(self, "lift_tombstone", async |tx| {
             tx.lock_model(model_id).await?;
-            let lifted = tx
-                .query(
-                    "DELETE FROM tombstones WHERE model_id = $1 AND kind = $2 AND key = $3
-                     RETURNING deletion_id",
-                )
-                .bind(model_id)
-                .bind(target.kind.as_str())
-                .key(&target.key)
-                .fetch_optional()
-                .await?;
-            let Some(lifted) = lifted else { return Ok(false) };
-            let deletion_id = lifted.uuid("deletion_id")?;
-            if target.kind == TargetKind::Subject {
-                tx.query(
-                    "DELETE FROM tombstones
-                     WHERE deletion_id = $1 AND kind = 'sample' AND key IN (
-                         SELECT sample_key FROM samples
-                         WHERE model_id = $2 AND subject_key = $3)",
-                )
-                .bind(deletion_id)
-                .bind(model_id)
-                .key(&target.key)
-                .execute()
-                .await?;
-            }
+            let lifted = match target.kind {
+                TargetKind::Sample => readmit_sample(tx, model_id, target.key, now).await?,
+                TargetKind::Subject => readmit_subject(tx, model_id, target.key, now).await?,
+            };
+            let Some(deletion_id) = lifted else { return Ok(false) };
             let details = serde_json::json!({"kind": target.kind, "key": target.key});
             tx.record(now, AuditKind::TombstoneLifted, model_id, deletion_id, details);
             Ok(true)
         })
     }
+}
+
+/// Returns the request that deletes or deleted the sample, if it was kept out.
+async fn readmit_sample(
+    tx: &mut Tx,
+    model_id: Uuid,
+    key: Pseudonym,
+    now: Timestamp,
+) -> Result<Option<Uuid>, StoreError> {
+    let row = tx
+        .query(
+            "UPDATE samples SET readmitted_at = $1
+             WHERE model_id = $2 AND sample_key = $3 AND deletion_id IS NOT NULL
+                 AND readmitted_at IS NULL
+             RETURNING deletion_id",
+        )
+        .time(now)
+        .bind(model_id)
+        .key(&key)
+        .fetch_optional()
+        .await?;
+    row.map(|row| row.uuid("deletion_id")).transpose()
+}
+
+/// Returns the request that named the subject, if it was kept out.
+async fn readmit_subject(
+    tx: &mut Tx,
+    model_id: Uuid,
+    key: Pseudonym,
+    now: Timestamp,
+) -> Result<Option<Uuid>, StoreError> {
+    let row = tx
+        .query(
+            "DELETE FROM tombstones WHERE model_id = $1 AND subject_key = $2 RETURNING deletion_id",
+        )
+        .bind(model_id)
+        .key(&key)
+        .fetch_optional()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let deletion_id = row.uuid("deletion_id")?;
+    tx.query(
+        "UPDATE samples SET readmitted_at = $1
+         WHERE model_id = $2 AND subject_key = $3 AND deletion_id = $4 AND readmitted_at IS NULL",
+    )
+    .time(now)
+    .bind(model_id)
+    .key(&key)
+    .bind(deletion_id)
+    .execute()
+    .await?;
+    Ok(Some(deletion_id))
 }
 
 /// Cancels a request that may be cancelled, of a model that is locked.
@@ -207,8 +237,7 @@ pub(super) async fn is_needed_by_another(
         .query(
             "SELECT s.id FROM deletion_samples d
                  JOIN samples s ON s.id = d.sample_id
-                 JOIN tombstones t ON t.model_id = s.model_id AND t.kind = 'subject'
-                     AND t.key = s.subject_key
+                 JOIN tombstones t ON t.model_id = s.model_id AND t.subject_key = s.subject_key
                  JOIN deletion_requests r ON r.id = t.deletion_id
              WHERE d.deletion_id = $1 AND r.id <> $1 AND r.state <> 'failed' LIMIT 1",
         )
@@ -221,7 +250,7 @@ pub(super) async fn is_needed_by_another(
 /// The request deletes its samples no more.
 pub(super) async fn release_samples(tx: &mut Tx, deletion_id: Uuid) -> Result<(), StoreError> {
     tx.query(
-        "UPDATE samples SET deletion_id = NULL
+        "UPDATE samples SET deletion_id = NULL, readmitted_at = NULL
          WHERE deletion_id = $1 AND deleted_at IS NULL AND id IN (
              SELECT sample_id FROM deletion_samples WHERE deletion_id = $1)",
     )
@@ -235,52 +264,42 @@ pub(super) async fn read_details(
     tx: &mut Tx,
     id: Uuid,
 ) -> Result<Option<DeletionDetails>, StoreError> {
-    Ok(read_all_details(tx, &[id]).await?.remove(&id))
+    let row = tx
+        .query(
+            "SELECT r.*, m.name AS model_name, j.evidence
+             FROM deletion_requests r
+                 JOIN models m ON m.id = r.model_id
+                 LEFT JOIN jobs j ON j.id = r.batch_id
+             WHERE r.id = $1",
+        )
+        .bind(id)
+        .fetch_optional()
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let evidence: Option<sqlx::types::Json<serde_json::Value>> = row.get("evidence")?;
+    let targets = tx
+        .query(
+            "SELECT kind, key, samples, rejection FROM deletion_targets
+             WHERE deletion_id = $1 ORDER BY position",
+        )
+        .bind(id)
+        .fetch_all()
+        .await?;
+    Ok(Some(DeletionDetails {
+        request: read_request(&row)?,
+        model: read_name(&row, "model_name")?,
+        targets: targets.iter().map(read_target).collect::<Result<_, _>>()?,
+        evidence: evidence.map(|json| json.0),
+    }))
 }
 
-/// Of those of the requests that there are.
-pub(super) async fn read_all_details(
-    tx: &mut Tx,
-    ids: &[Uuid],
-) -> Result<HashMap<Uuid, DeletionDetails>, StoreError> {
-    let sql = in_keys!(
-        "SELECT r.*, m.name AS model_name, j.evidence
-         FROM deletion_requests r
-             JOIN models m ON m.id = r.model_id
-             LEFT JOIN jobs j ON j.id = r.batch_id
-         WHERE r.id",
-        "1",
-        ""
-    );
-    let mut found = HashMap::with_capacity(ids.len());
-    for row in tx.query(sql).bind_ids(ids).fetch_all().await? {
-        let evidence: Option<sqlx::types::Json<serde_json::Value>> = row.get("evidence")?;
-        let details = DeletionDetails {
-            request: read_request(&row)?,
-            model: read_name(&row, "model_name")?,
-            targets: Vec::new(),
-            evidence: evidence.map(|json| json.0),
-        };
-        found.insert(details.request.id, details);
-    }
-    let sql = in_keys!(
-        "SELECT deletion_id, kind, key, samples, rejection FROM deletion_targets
-         WHERE deletion_id",
-        "1",
-        "ORDER BY deletion_id, position"
-    );
-    for row in tx.query(sql).bind_ids(ids).fetch_all().await? {
-        let target = TargetOutcome {
-            kind: row.word("kind")?,
-            key: row.key("key")?,
-            samples: row.count("samples")?,
-            rejection: row.word_or_none("rejection")?,
-        };
-        if let Some(details) = found.get_mut(&row.uuid("deletion_id")?) {
-            details.targets.push(target);
-        }
-    }
-    Ok(found)
+fn read_target(row: &Row) -> Result<TargetOutcome, StoreError> {
+    Ok(TargetOutcome {
+        kind: row.word("kind")?,
+        key: row.key("key")?,
+        samples: row.count("samples")?,
+        rejection: row.word_or_none("rejection")?,
+    })
 }
 
 fn read_request(row: &Row) -> Result<DeletionRequest, StoreError> {

@@ -148,6 +148,7 @@ mod tests {
         let new = NewDeletion {
             id: Uuid::nil(),
             model_id: Uuid::nil(),
+            model: "m".parse().unwrap(),
             targets: vec![target; targets],
             api_key_id: None,
             approval_above_share: None,

@@ -175,26 +175,26 @@ impl Ingestion {
         Ok(())
     }
 
-    /// Looks up the tombstones of the samples that went in, from an ordinal on: of the sample, of its
-    /// subject, and of whoever has an alias of the subject's.
+    /// Looks up the tombstones of the samples that went in, from an ordinal on: of the sample, which
+    /// was deleted under this key before, of its subject, and of whoever has an alias of the subject's.
     async fn check_tombstones(&mut self, from_ordinal: i64) -> Result<(), IngestError> {
         let buried = self
             .tx
             .query(
-                "SELECT s.ordinal, s.sample_key, t.kind
+                "SELECT s.ordinal, s.sample_key, 'sample' AS kind
+                 FROM samples s CROSS JOIN samples d
+                 WHERE s.model_id = $1 AND s.ordinal >= $2
+                     AND d.model_id = $1 AND d.sample_key = s.sample_key
+                     AND d.deletion_id IS NOT NULL AND d.readmitted_at IS NULL
+                 UNION ALL
+                 SELECT s.ordinal, s.sample_key, 'subject' AS kind
                  FROM samples s JOIN tombstones t
-                     ON t.model_id = $1 AND t.kind = 'sample' AND t.key = s.sample_key
+                     ON t.model_id = $1 AND t.subject_key = s.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                  UNION ALL
-                 SELECT s.ordinal, s.sample_key, t.kind
-                 FROM samples s JOIN tombstones t
-                     ON t.model_id = $1 AND t.kind = 'subject' AND t.key = s.subject_key
-                 WHERE s.model_id = $1 AND s.ordinal >= $2
-                 UNION ALL
-                 SELECT s.ordinal, s.sample_key, t.kind
+                 SELECT s.ordinal, s.sample_key, 'subject' AS kind
                  FROM samples s CROSS JOIN aliases own CROSS JOIN aliases other
-                     JOIN tombstones t
-                         ON t.model_id = $1 AND t.kind = 'subject' AND t.key = other.subject_key
+                     JOIN tombstones t ON t.model_id = $1 AND t.subject_key = other.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                      AND own.model_id = $1 AND own.subject_key = s.subject_key
                      AND other.model_id = $1 AND other.alias_key = own.alias_key

@@ -250,8 +250,8 @@ pub(super) async fn set_aside(
     .map(drop)
 }
 
-/// The requests of a failed batch fail with it. Their samples stay live (their tombstones stay
-/// too), and a new request may name them again.
+/// The requests of a failed batch fail with it. Their samples stay live (the tombstones of their
+/// subjects stay too), and a new request may name them again.
 pub(super) async fn fail_requests(
     tx: &mut Tx,
     job: &Job,

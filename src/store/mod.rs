@@ -40,6 +40,7 @@ mod postgres;
 mod publication;
 mod quotas;
 mod replicas;
+mod resolution;
 mod row;
 mod samples;
 mod sealing;

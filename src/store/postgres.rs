@@ -13,11 +13,12 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::NewAuditEvent,
+        deletion::{Rejection, TargetOutcome},
         identity::{Digest, Pseudonym},
         sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{NewDeletion, StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
+    store::{StoreError, outbox::NewMessage, resolution::Resolved, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -98,42 +99,61 @@ pub(super) async fn vacuum(pool: &PgPool) -> Result<(), StoreError> {
 
 // Bulk loading: a statement takes the rows as one array per column, which unnest zips together.
 
-pub(super) async fn insert_deletions(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+pub(super) async fn insert_deletions(
+    tx: &mut Tx,
+    all: &[&Resolved<'_>],
+) -> Result<u64, StoreError> {
+    let requests = || all.iter().map(|it| &it.details.request);
     tx.query(
-        "INSERT INTO deletion_requests
-             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
-         SELECT id, model_id, 'queued', 0, 0, 0, api_key_id, received_at, due_by
-         FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::bigint[])
-             AS t (id, model_id, api_key_id, received_at, due_by)",
+        "INSERT INTO deletion_requests (id, model_id, state, reason, samples, attempts, not_before,
+             api_key_id, received_at, due_by)
+         SELECT id, model_id, state, reason, samples, 0, 0, api_key_id, received_at, due_by
+         FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::uuid[],
+                 $7::bigint[], $8::bigint[])
+             AS t (id, model_id, state, reason, samples, api_key_id, received_at, due_by)",
     )
-    .array(all.iter().map(|it| it.id).collect::<Vec<_>>())
-    .array(all.iter().map(|it| it.model_id).collect::<Vec<_>>())
-    .array(all.iter().map(|it| it.api_key_id).collect::<Vec<_>>())
-    .array(all.iter().map(|it| it.received_at.as_micros()).collect::<Vec<_>>())
-    .array(all.iter().map(|it| it.due_by.as_micros()).collect::<Vec<_>>())
+    .array(requests().map(|it| it.id).collect::<Vec<_>>())
+    .array(requests().map(|it| it.model_id).collect::<Vec<_>>())
+    .array(requests().map(|it| it.state.as_str()).collect::<Vec<_>>())
+    .array(requests().map(|it| it.reason.as_deref()).collect::<Vec<_>>())
+    .array(requests().map(|it| it.samples.cast_signed()).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.new.api_key_id).collect::<Vec<_>>())
+    .array(requests().map(|it| it.received_at.as_micros()).collect::<Vec<_>>())
+    .array(requests().map(|it| it.due_by.as_micros()).collect::<Vec<_>>())
     .execute()
     .await
 }
 
-pub(super) async fn insert_targets(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
-    let rows = || {
-        let targets = |new: &&'_ NewDeletion| {
-            let id = new.id;
-            (0_i64..).zip(new.targets.clone()).map(move |(position, it)| (id, position, it))
-        };
-        all.iter().flat_map(targets)
-    };
-    let keys: Vec<Vec<u8>> = rows().map(|(_, _, it)| it.key.as_bytes().to_vec()).collect();
+pub(super) async fn insert_targets(
+    tx: &mut Tx,
+    targets: &[(Uuid, i64, &TargetOutcome)],
+) -> Result<u64, StoreError> {
+    let outcomes = || targets.iter().map(|(_, _, it)| it);
     tx.query(
-        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
-         SELECT deletion_id, position, kind, key, 0
-         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bytea[])
-             AS t (deletion_id, position, kind, key)",
+        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples, rejection)
+         SELECT deletion_id, position, kind, key, samples, rejection
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::bytea[], $5::bigint[], $6::text[])
+             AS t (deletion_id, position, kind, key, samples, rejection)",
     )
-    .array(rows().map(|(id, _, _)| id).collect::<Vec<_>>())
-    .array(rows().map(|(_, position, _)| position).collect::<Vec<_>>())
-    .array(rows().map(|(_, _, it)| it.kind.as_str()).collect::<Vec<_>>())
-    .array(keys)
+    .array(targets.iter().map(|(id, ..)| *id).collect::<Vec<_>>())
+    .array(targets.iter().map(|(_, position, _)| *position).collect::<Vec<_>>())
+    .array(outcomes().map(|it| it.kind.as_str()).collect::<Vec<_>>())
+    .array(outcomes().map(|it| it.key.as_bytes().as_slice()).collect::<Vec<_>>())
+    .array(outcomes().map(|it| it.samples.cast_signed()).collect::<Vec<_>>())
+    .array(outcomes().map(|it| it.rejection.map(Rejection::as_str)).collect::<Vec<_>>())
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_claims(tx: &mut Tx, claims: &[(Uuid, Uuid)]) -> Result<u64, StoreError> {
+    let (deletions, samples): (Vec<_>, Vec<_>) = claims.iter().copied().unzip();
+    tx.query(
+        "INSERT INTO deletion_samples (deletion_id, sample_id)
+         SELECT deletion_id, sample_id
+         FROM unnest($1::uuid[], $2::uuid[]) AS t (deletion_id, sample_id)",
+    )
+    .array(deletions)
+    .array(samples)
     .execute()
     .await
 }

@@ -6,11 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::timestamp::Timestamp,
-    store::{
-        NewDeletion, StoreError,
-        sql::{Sql, in_keys},
-        transaction::Tx,
-    },
+    store::{NewDeletion, StoreError, resolution::Resolved, sql::Sql, transaction::Tx},
 };
 
 const DAY: Duration = Duration::from_hours(24);
@@ -40,9 +36,25 @@ pub struct Excess {
 pub(super) struct Quotas(HashMap<Uuid, u64>);
 
 impl Quotas {
-    /// Whether the request counts against one.
-    pub(super) fn limit(&self, new: &NewDeletion) -> bool {
-        new.api_key_id.is_some_and(|id| self.0.contains_key(&id))
+    /// How far a request that names so many samples goes beyond the quota of its key, after those of
+    /// the ledger and those `earlier` ones that are about to be written.
+    pub(super) async fn excess(
+        &self,
+        tx: &mut Tx,
+        new: &NewDeletion,
+        samples: u64,
+        earlier: &[&Resolved<'_>],
+    ) -> Result<Option<Excess>, StoreError> {
+        let Some(id) = new.api_key_id else { return Ok(None) };
+        let Some(limit) = self.0.get(&id).copied() else { return Ok(None) };
+        let (mut used, mut oldest) = used_since(tx, id, new.received_at.minus(DAY)).await?;
+        let of_key = earlier.iter().filter(|it| it.new.api_key_id == Some(id));
+        for request in of_key.map(|it| &it.details.request).filter(|it| it.samples > 0) {
+            used += request.samples;
+            oldest = oldest.or(Some(request.received_at));
+        }
+        let wait = oldest.unwrap_or(new.received_at).plus(DAY).since(new.received_at);
+        Ok((used + samples > limit).then_some(Excess { samples, used, limit, wait }))
     }
 }
 
@@ -59,33 +71,6 @@ pub(super) async fn lock_quotas(tx: &mut Tx, api_keys: &[Uuid]) -> Result<Quotas
         }
     }
     Ok(Quotas(quotas))
-}
-
-/// Of the first key whose requests, written and with their samples claimed, go beyond its quota
-/// together.
-pub(super) async fn excess(
-    tx: &mut Tx,
-    all: &[&NewDeletion],
-    quotas: &Quotas,
-) -> Result<Option<Excess>, StoreError> {
-    for (api_key_id, limit) in &quotas.0 {
-        let of_key = all.iter().filter(|new| new.api_key_id == Some(*api_key_id));
-        let Some(received_at) = of_key.clone().map(|new| new.received_at).min() else { continue };
-        let ids: Vec<Uuid> = of_key.map(|new| new.id).collect();
-        let samples = count_claimed(tx, &ids).await?;
-        let (used, oldest) = used_since(tx, *api_key_id, received_at.minus(DAY)).await?;
-        if used + samples > *limit {
-            let wait = oldest.unwrap_or(received_at).plus(DAY).since(received_at);
-            return Ok(Some(Excess { samples, used, limit: *limit, wait }));
-        }
-    }
-    Ok(None)
-}
-
-async fn count_claimed(tx: &mut Tx, ids: &[Uuid]) -> Result<u64, StoreError> {
-    let sql =
-        in_keys!("SELECT COUNT(*) AS samples FROM deletion_samples WHERE deletion_id", "1", "");
-    tx.query(sql).bind_ids(ids).fetch_one().await?.count("samples")
 }
 
 /// By requests whose samples are counted already, and when the first of them came.

@@ -240,6 +240,7 @@ const INCOMPLETE: &str = "another request was to delete a sample of its subject 
 
 /// `of_subject!(not, condition)`: the open requests of batch `$1` for which there is a (or no)
 /// sample `s` of a subject that they name as a whole, and that has not been let in again since.
+/// (`SQLite` takes a CROSS JOIN as it stands, instead of walking all samples of the model.)
 macro_rules! of_subject {
     ($not:literal, $condition:literal) => {
         concat!(
@@ -247,12 +248,11 @@ macro_rules! of_subject {
              WHERE r.batch_id = $1 AND r.state = 'unlearning' AND ",
             $not,
             " EXISTS (
-                 SELECT 1 FROM deletion_targets t
-                     JOIN tombstones b ON b.model_id = r.model_id AND b.kind = 'subject'
-                         AND b.key = t.key
-                     JOIN samples s ON s.model_id = r.model_id AND s.subject_key = t.key
+                 SELECT 1 FROM deletion_targets t CROSS JOIN tombstones b CROSS JOIN samples s
                      LEFT JOIN deletion_requests o ON o.id = s.deletion_id
-                 WHERE t.deletion_id = r.id AND t.kind = 'subject' AND t.samples > 0 AND ",
+                 WHERE t.deletion_id = r.id AND t.kind = 'subject' AND t.samples > 0
+                     AND b.model_id = r.model_id AND b.subject_key = t.key
+                     AND s.model_id = r.model_id AND s.subject_key = t.key AND ",
             $condition,
             ") ORDER BY r.id"
         )

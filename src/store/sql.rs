@@ -1,5 +1,6 @@
 //! One statement type for both databases, so that every verb is written once.
 
+use futures_util::{StreamExt, TryStreamExt};
 use sqlx::{
     Encode, PgConnection, Postgres, Sqlite, SqliteConnection, Type, postgres::PgArguments,
     sqlite::SqliteArguments, types::Json,
@@ -149,6 +150,26 @@ impl<'c> Statement<'c> {
         Self { query, ..self }
     }
 
+    /// Keys, each with the model that it belongs to: one parameter on `SQLite`, an array of pairs; two
+    /// arrays on `PostgreSQL`.
+    pub(super) fn bind_keys_of(self, keys: &[(Uuid, Pseudonym)]) -> Self {
+        let query = match self.query {
+            Query::Sqlite(query, connection) => {
+                let pairs: Vec<_> =
+                    keys.iter().map(|(model_id, key)| (model_id.simple(), key)).collect();
+                Query::Sqlite(query.bind(Json(pairs)), connection)
+            }
+            Query::Postgres(query, connection) => {
+                let (models, keys): (Vec<_>, Vec<_>) = keys
+                    .iter()
+                    .map(|(model_id, key)| (*model_id, key.as_bytes().as_slice()))
+                    .unzip();
+                Query::Postgres(query.bind(models).bind(keys), connection)
+            }
+        };
+        Self { query, ..self }
+    }
+
     /// An array, which only `PostgreSQL` knows.
     pub(super) fn array<'v, T>(self, values: T) -> Self
     where
@@ -210,6 +231,27 @@ impl<'c> Statement<'c> {
         };
         rows.map(|rows| rows.into_iter().map(|values| Row { operation, values }).collect())
             .map_err(|source| StoreError::of(operation, source))
+    }
+
+    /// Row by row, for rows that may be too many to be held together.
+    pub(super) async fn for_each(
+        self,
+        mut take: impl FnMut(&Row) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let operation = self.operation;
+        let mut rows = match self.query {
+            Query::Sqlite(query, connection) => {
+                query.fetch(connection).map_ok(Values::Sqlite).boxed()
+            }
+            Query::Postgres(query, connection) => {
+                query.fetch(connection).map_ok(Values::Postgres).boxed()
+            }
+        };
+        while let Some(values) = rows.next().await {
+            let values = values.map_err(|source| StoreError::of(operation, source))?;
+            take(&Row { operation, values })?;
+        }
+        Ok(())
     }
 
     pub(super) async fn fetch_optional(self) -> Result<Option<Row>, StoreError> {

@@ -12,11 +12,12 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::NewAuditEvent,
+        deletion::TargetOutcome,
         identity::{Digest, Pseudonym},
         sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{NewDeletion, StoreError, outbox::NewMessage, sql::Sql, transaction::Tx},
+    store::{StoreError, outbox::NewMessage, resolution::Resolved, sql::Sql, transaction::Tx},
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -121,20 +122,28 @@ fn hex_of(id: Uuid) -> String {
     id.simple().to_string()
 }
 
-pub(super) async fn insert_deletions(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
+pub(super) async fn insert_deletions(
+    tx: &mut Tx,
+    all: &[&Resolved<'_>],
+) -> Result<u64, StoreError> {
     let rows: Vec<_> = all
         .iter()
         .map(|it| {
-            let (id, model_id, api_key_id) =
-                (hex_of(it.id), hex_of(it.model_id), it.api_key_id.map(hex_of));
-            (id, model_id, api_key_id, it.received_at.as_micros(), it.due_by.as_micros())
+            let request = &it.details.request;
+            (
+                (hex_of(request.id), hex_of(request.model_id)),
+                (request.state, request.reason.as_deref(), request.samples),
+                it.new.api_key_id.map(hex_of),
+                (request.received_at.as_micros(), request.due_by.as_micros()),
+            )
         })
         .collect();
     tx.query(
-        "INSERT INTO deletion_requests
-             (id, model_id, state, samples, attempts, not_before, api_key_id, received_at, due_by)
-         SELECT unhex(value ->> 0), unhex(value ->> 1), 'queued', 0, 0, 0, unhex(value ->> 2),
-             value ->> 3, value ->> 4
+        "INSERT INTO deletion_requests (id, model_id, state, reason, samples, attempts, not_before,
+             api_key_id, received_at, due_by)
+         SELECT unhex(value ->> '$[0][0]'), unhex(value ->> '$[0][1]'), value ->> '$[1][0]',
+             value ->> '$[1][1]', value ->> '$[1][2]', 0, 0, unhex(value ->> 2),
+             value ->> '$[3][0]', value ->> '$[3][1]'
          FROM json_each($1)",
     )
     .json(&rows)
@@ -142,19 +151,33 @@ pub(super) async fn insert_deletions(tx: &mut Tx, all: &[&NewDeletion]) -> Resul
     .await
 }
 
-pub(super) async fn insert_targets(tx: &mut Tx, all: &[&NewDeletion]) -> Result<u64, StoreError> {
-    let rows: Vec<_> = all
+pub(super) async fn insert_targets(
+    tx: &mut Tx,
+    targets: &[(Uuid, i64, &TargetOutcome)],
+) -> Result<u64, StoreError> {
+    let rows: Vec<_> = targets
         .iter()
-        .flat_map(|new| {
-            let deletion_id = hex_of(new.id);
-            let targets = new.targets.iter().enumerate();
-            targets.map(move |(position, it)| (deletion_id.clone(), position, it.kind, it.key))
+        .map(|(id, position, it)| {
+            (hex_of(*id), position, it.kind, it.key, it.samples, it.rejection)
         })
         .collect();
     tx.query(
-        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
-         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, unhex(value ->> 3), 0
+        "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples, rejection)
+         SELECT unhex(value ->> 0), value ->> 1, value ->> 2, unhex(value ->> 3), value ->> 4,
+             value ->> 5
          FROM json_each($1)",
+    )
+    .json(&rows)
+    .execute()
+    .await
+}
+
+pub(super) async fn insert_claims(tx: &mut Tx, claims: &[(Uuid, Uuid)]) -> Result<u64, StoreError> {
+    let rows: Vec<_> =
+        claims.iter().map(|(deletion, sample)| (hex_of(*deletion), hex_of(*sample))).collect();
+    tx.query(
+        "INSERT INTO deletion_samples (deletion_id, sample_id)
+         SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)",
     )
     .json(&rows)
     .execute()

@@ -23,6 +23,7 @@ mod plans;
 mod propagation;
 mod publication;
 mod quotas;
+mod upgrades;
 pub mod webhooks;
 
 use std::time::Duration;

@@ -153,8 +153,8 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
         "INSERT INTO deletion_samples (deletion_id, sample_id)
          SELECT r.id, (SELECT MAX(id::text) FROM samples)::uuid FROM deletion_requests r
          WHERE samples = 0",
-        "INSERT INTO tombstones (model_id, kind, key, deletion_id)
-         SELECT model_id, 'sample', sha256(id::text::bytea), id FROM deletion_requests",
+        "INSERT INTO tombstones (model_id, subject_key, deletion_id)
+         SELECT model_id, sha256(id::text::bytea), id FROM deletion_requests",
     ] {
         pool.execute(filler).await.unwrap();
     }
@@ -178,7 +178,9 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     let other = new_deletion(&model, vec![sample_target(480)], at(30));
     store.accept_deletion(&other, 100).await.unwrap();
     store.cancel_deletion(other.id, at(31)).await.unwrap();
-    store.lift_tombstone(model.id, subject_target(470), at(31)).await.unwrap();
+    for target in [subject_target(470), sample_target(0)] {
+        assert!(store.lift_tombstone(model.id, target, at(31)).await.unwrap());
+    }
     let replica = new_id();
     let served = [Served { model_id: model.id, epoch: 2 }];
     store.report_served(replica, at(32), LEASE, &served).await.unwrap();

@@ -43,6 +43,8 @@ pub struct Sample {
     /// The request that deletes it.
     pub claimed_by: Option<usize>,
     pub deleted: bool,
+    /// Its tombstone was lifted.
+    pub readmitted: bool,
     pub predicted: bool,
     /// From an epoch until another.
     pub contributions: Vec<(u64, Option<u64>)>,
@@ -58,6 +60,11 @@ impl Sample {
 
     fn is_usable(&self) -> bool {
         self.claimed_by.is_none()
+    }
+
+    /// Whether it keeps others of its number out.
+    fn is_buried(&self) -> bool {
+        self.claimed_by.is_some() && !self.readmitted
     }
 
     pub fn is_train(&self) -> bool {
@@ -87,8 +94,8 @@ pub struct Model {
     pub samples: Vec<Sample>,
     /// Epoch 1 first.
     pub versions: Vec<Version>,
-    /// With the request that put each up. The number of a subject is that of its first sample.
-    pub tombstones: BTreeMap<(bool, u64), usize>,
+    /// Of subjects, by the number of their first sample, with the request that put each up.
+    pub tombstones: BTreeMap<u64, usize>,
 }
 
 impl Model {
@@ -191,9 +198,8 @@ impl Reference {
         let model = &mut self.models[model];
         let fits = |(_, number): &(Uuid, u64)| {
             let is_there = model.samples.iter().any(|it| it.number == *number && !it.deleted);
-            let is_buried = [(true, *number), (false, number / 2 * 2)]
-                .iter()
-                .any(|key| model.tombstones.contains_key(key));
+            let is_buried = model.tombstones.contains_key(&(number / 2 * 2))
+                || model.samples.iter().any(|it| it.number == *number && it.is_buried());
             !is_there && !is_buried
         };
         if !samples.iter().all(fits) {
@@ -205,6 +211,7 @@ impl Reference {
                 number: *number,
                 claimed_by: None,
                 deleted: false,
+                readmitted: false,
                 predicted: false,
                 contributions: Vec::new(),
             });
@@ -278,7 +285,6 @@ impl Reference {
             if is_named && sample.is_usable() {
                 sample.claimed_by = Some(request);
                 it.samples += 1;
-                model.tombstones.entry((true, sample.number)).or_insert(request);
             }
         }
         let mut outcomes = Vec::new();
@@ -297,7 +303,7 @@ impl Reference {
         for ((kind, number), (claimed, _)) in it.targets.iter().zip(&outcomes) {
             if *kind == TargetKind::Subject && *claimed > 0 {
                 it.subjects.push(number / 2 * 2);
-                model.tombstones.entry((false, number / 2 * 2)).or_insert(request);
+                model.tombstones.entry(number / 2 * 2).or_insert(request);
             }
         }
         outcomes
@@ -306,7 +312,9 @@ impl Reference {
     fn release(&mut self, request: usize) {
         let model = &mut self.models[self.requests[request].model];
         let claimed = |it: &&mut Sample| it.claimed_by == Some(request) && !it.deleted;
-        model.samples.iter_mut().filter(claimed).for_each(|sample| sample.claimed_by = None);
+        for sample in model.samples.iter_mut().filter(claimed) {
+            (sample.claimed_by, sample.readmitted) = (None, false);
+        }
     }
 
     fn withdraw(&mut self, request: usize) {
@@ -322,7 +330,7 @@ impl Reference {
         }
         let model = &self.models[self.requests[request].model];
         let is_needed = |sample: &&Sample| {
-            let owner = model.tombstones.get(&(false, sample.number / 2 * 2));
+            let owner = model.tombstones.get(&(sample.number / 2 * 2));
             owner.is_some_and(|it| {
                 *it != request && self.requests[*it].state != DeletionState::Failed
             })
@@ -366,14 +374,22 @@ impl Reference {
 
     pub fn lift(&mut self, model: usize, (kind, number): Target) -> bool {
         let model = &mut self.models[model];
-        let is_sample = kind == TargetKind::Sample;
-        let key = (is_sample, if is_sample { number } else { number / 2 * 2 });
-        let Some(owner) = model.tombstones.remove(&key) else { return false };
-        if !is_sample {
-            model.tombstones.retain(|(is_sample, of), request| {
-                !(*is_sample && *request == owner && of / 2 == number / 2)
-            });
-        }
+        let (subject, samples) = (number / 2 * 2, &mut model.samples);
+        let mut buried = samples.iter_mut().filter(|sample| sample.is_buried());
+        let owner = match kind {
+            TargetKind::Sample => {
+                let Some(sample) = buried.find(|it| it.number == number) else { return false };
+                sample.readmitted = true;
+                sample.claimed_by.unwrap()
+            }
+            TargetKind::Subject => {
+                let Some(owner) = model.tombstones.remove(&subject) else { return false };
+                buried
+                    .filter(|it| it.number / 2 * 2 == subject && it.claimed_by == Some(owner))
+                    .for_each(|sample| sample.readmitted = true);
+                owner
+            }
+        };
         self.leaves.push(("tombstone.lifted", self.requests[owner].id));
         true
     }

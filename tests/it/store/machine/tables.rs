@@ -17,15 +17,16 @@ pub const TABLES: [&str; 6] = [
      FROM jobs ORDER BY id",
     "SELECT (SELECT COUNT(*) FROM deletion_requests r WHERE r.id <= s.deletion_id)
          || CASE WHEN s.deleted_at IS NULL THEN '' ELSE ' deleted' END
+         || CASE WHEN s.readmitted_at IS NULL THEN '' ELSE ' readmitted' END
          || CASE WHEN EXISTS (SELECT 1 FROM sample_predictions p WHERE p.sample_id = s.id)
              THEN ' predicted' ELSE '' END
      FROM samples s ORDER BY s.model_id, s.ordinal",
     "SELECT s.ordinal || ' ' || c.from_epoch || ' ' || COALESCE(CAST(c.until_epoch AS TEXT), '-')
      FROM contributions c JOIN samples s ON s.id = c.sample_id
      ORDER BY s.model_id, s.ordinal, c.from_epoch",
-    "SELECT t.kind || ' ' || (SELECT COUNT(*) FROM deletion_requests r WHERE r.id <= t.deletion_id)
+    "SELECT (SELECT COUNT(*) FROM deletion_requests r WHERE r.id <= t.deletion_id)
          || ' ' || COUNT(*)
-     FROM tombstones t GROUP BY t.kind, t.deletion_id ORDER BY t.kind, t.deletion_id",
+     FROM tombstones t GROUP BY t.deletion_id ORDER BY t.deletion_id",
     "SELECT epoch || ' ' || cause
          || CASE WHEN weights_removed_at IS NULL THEN '' ELSE ' destroyed' END
      FROM versions ORDER BY model_id, epoch",
@@ -68,8 +69,7 @@ pub const NEVER: [(&str, &str); 9] = [
     (
         "samples in use although a request was accepted for their subject, and none for them failed",
         "SELECT COUNT(*) FROM samples s
-             JOIN tombstones t ON t.model_id = s.model_id AND t.kind = 'subject'
-                 AND t.key = s.subject_key
+             JOIN tombstones t ON t.model_id = s.model_id AND t.subject_key = s.subject_key
              JOIN deletion_requests r ON r.id = t.deletion_id
          WHERE s.deletion_id IS NULL AND r.state <> 'failed' AND NOT EXISTS (
              SELECT 1 FROM deletion_samples d JOIN deletion_requests f ON f.id = d.deletion_id
@@ -79,8 +79,8 @@ pub const NEVER: [(&str, &str); 9] = [
         "samples that are not deleted although a request for their subject is completed",
         "SELECT COUNT(*) FROM tombstones t
              JOIN deletion_requests r ON r.id = t.deletion_id
-             JOIN samples s ON s.model_id = t.model_id AND s.subject_key = t.key
-         WHERE t.kind = 'subject' AND r.state = 'completed' AND s.deleted_at IS NULL",
+             JOIN samples s ON s.model_id = t.model_id AND s.subject_key = t.subject_key
+         WHERE r.state = 'completed' AND s.deleted_at IS NULL",
     ),
     (
         "requests completed twice",
@@ -107,12 +107,11 @@ impl Reference {
     }
 
     fn tombstone_lines(&self) -> Vec<String> {
-        let mut counts: BTreeMap<(&str, usize), usize> = BTreeMap::new();
-        for ((is_sample, _), request) in self.models.iter().flat_map(|it| &it.tombstones) {
-            let kind = if *is_sample { "sample" } else { "subject" };
-            *counts.entry((kind, request + 1)).or_default() += 1;
+        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
+        for request in self.models.iter().flat_map(|it| it.tombstones.values()) {
+            *counts.entry(request + 1).or_default() += 1;
         }
-        counts.iter().map(|((kind, request), count)| format!("{kind} {request} {count}")).collect()
+        counts.iter().map(|(request, count)| format!("{request} {count}")).collect()
     }
 }
 
@@ -152,9 +151,10 @@ impl Job {
 impl Sample {
     fn line(&self) -> String {
         format!(
-            "{}{}{}",
+            "{}{}{}{}",
             self.claimed_by.map_or(0, |request| request + 1),
             if self.deleted { " deleted" } else { "" },
+            if self.readmitted { " readmitted" } else { "" },
             if self.predicted { " predicted" } else { "" },
         )
     }

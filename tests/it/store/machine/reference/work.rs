@@ -382,7 +382,7 @@ impl Reference {
     fn of_its_subjects(&self, request: usize) -> impl Iterator<Item = &Sample> {
         let it = &self.requests[request];
         let model = &self.models[it.model];
-        let is_buried = |subject: u64| model.tombstones.contains_key(&(false, subject));
+        let is_buried = |subject: u64| model.tombstones.contains_key(&subject);
         model.samples.iter().filter(move |sample| {
             let subject = sample.number / 2 * 2;
             it.subjects.contains(&subject) && is_buried(subject)

@@ -1,0 +1,122 @@
+//! A ledger that an earlier version wrote is brought up to date with all that it holds.
+
+use std::path::Path;
+
+use forgetd::store::Store;
+use sqlx::{AssertSqlSafe, PgPool, SqlitePool, migrate::Migrator, sqlite::SqliteConnectOptions};
+
+use super::{MASTER, keyring};
+
+/// The last version before deleted samples became their own tombstones.
+const BEFORE: i64 = 33;
+
+/// Sample 1 was deleted, sample 2 too and its tombstone was lifted, sample 3 is queued for deletion by
+/// the same request, and sample 4 is live.
+fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String> {
+    let (model, ingestion, request) = (id(100), id(101), id(102));
+    let mut statements = vec![
+        format!(
+            "INSERT INTO models (id, name, architecture, input_schema, recipe, policy, created_at)
+             VALUES ({model}, 'm', '{{}}', '{{}}', '{{}}', '{{}}', 0)"
+        ),
+        format!(
+            "INSERT INTO ingestions (id, model_id, ingested_at) VALUES ({ingestion}, {model}, 0)"
+        ),
+        format!(
+            "INSERT INTO deletion_requests
+                 (id, model_id, state, samples, attempts, not_before, received_at, due_by)
+             VALUES ({request}, {model}, 'queued', 3, 0, 0, 0, 9)"
+        ),
+        format!(
+            "INSERT INTO deletion_targets (deletion_id, position, kind, key, samples)
+             VALUES ({request}, 0, 'subject', {}, 3)",
+            key(50)
+        ),
+    ];
+    for sample in 1..=4 {
+        let (sample_id, sample_key, subject) = (id(sample), key(sample), key(50));
+        let deletion = if sample < 4 { request.as_str() } else { "NULL" };
+        let deleted = if sample < 3 { "7" } else { "NULL" };
+        statements.push(format!(
+            "INSERT INTO samples (id, model_id, ordinal, sample_key, subject_key, split,
+                 ingestion_id, deletion_id, deleted_at)
+             VALUES ({sample_id}, {model}, {sample}, {sample_key}, {subject}, 'train', {ingestion},
+                 {deletion}, {deleted})"
+        ));
+        if sample < 4 {
+            statements.push(format!(
+                "INSERT INTO deletion_samples (deletion_id, sample_id)
+                 VALUES ({request}, {sample_id})"
+            ));
+        }
+        statements.push(format!(
+            "INSERT INTO contributions (model_id, sample_id, from_epoch)
+             VALUES ({model}, {sample_id}, 1)"
+        ));
+    }
+    for (kind, buried) in [("sample", 1), ("sample", 3), ("subject", 50)] {
+        let key = key(buried);
+        statements.push(format!(
+            "INSERT INTO tombstones (model_id, kind, key, deletion_id)
+             VALUES ({model}, '{kind}', {key}, {request})"
+        ));
+    }
+    statements
+}
+
+async fn earlier(folder: &str) -> Migrator {
+    let mut migrator = Migrator::new(Path::new(folder)).await.unwrap();
+    migrator.migrations.to_mut().retain(|migration| migration.version <= BEFORE);
+    migrator
+}
+
+async fn upgrade(url: &str) {
+    let store = Store::open(url, keyring(MASTER)).await.unwrap();
+    store.migrate().await.unwrap();
+    store.close().await;
+}
+
+/// What is asked of both, and what they answer.
+const EXPECTED: [(&str, i64); 6] = [
+    ("SELECT COUNT(*) FROM samples", 4),
+    ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 2),
+    ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 4),
+    ("SELECT COUNT(*) FROM deletion_samples d JOIN samples s ON s.id = d.sample_id", 3),
+    ("SELECT COUNT(*) FROM deletion_targets t JOIN tombstones b ON b.subject_key = t.key", 1),
+    ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 4),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tombstones_of_samples_are_kept_on_sqlite() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledger.db");
+    let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    earlier("migrations/sqlite").await.run(&pool).await.unwrap();
+    for sql in contents(|id| format!("X'{id:032x}'"), |key| format!("X'{key:064x}'")) {
+        sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    }
+    upgrade(&format!("sqlite://{}", file.display())).await;
+    for (sql, expected) in EXPECTED {
+        let found: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+        assert_eq!(found, expected, "{sql}");
+    }
+    let broken = sqlx::query("PRAGMA foreign_key_check").fetch_all(&pool).await.unwrap();
+    assert!(broken.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tombstones_of_samples_are_kept_on_postgres() {
+    let url = crate::postgres::fresh_database().await;
+    let pool = PgPool::connect(&url).await.unwrap();
+    earlier("migrations/postgres").await.run(&pool).await.unwrap();
+    for sql in contents(|id| format!("'{id:032x}'"), |key| format!("'\\x{key:064x}'")) {
+        sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    }
+    upgrade(&url).await;
+    for (sql, expected) in EXPECTED {
+        let sql = format!("SELECT CAST(({sql}) AS BIGINT)");
+        let found: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
+        assert_eq!(found, expected);
+    }
+}
