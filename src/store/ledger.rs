@@ -1,12 +1,16 @@
 //! The store: its pools, its transactions, and the signal that wakes those who wait.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use sqlx::{PgPool, SqlitePool};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
+    domain::model::{Model, ModelName},
     fail_point,
     store::{
         Keyring, StoreError, audit, callbacks,
@@ -28,6 +32,7 @@ struct Shared {
     keyring: Keyring,
     signal: watch::Sender<()>,
     group_commit: GroupCommit,
+    models: Mutex<HashMap<ModelName, Model>>,
 }
 
 enum Pools {
@@ -77,8 +82,9 @@ impl Store {
             let scheme = url.split(':').next().unwrap_or_default().to_owned();
             return Err(StoreError::Open { location: scheme, reason });
         };
-        let group_commit = GroupCommit::default();
-        Ok(Self { shared: Arc::new(Shared { location, pools, keyring, signal, group_commit }) })
+        let (group_commit, models) = (GroupCommit::default(), Mutex::default());
+        let shared = Shared { location, pools, keyring, signal, group_commit, models };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Brings the schema up to date; does nothing when it is. A new ledger takes the keyring's
@@ -132,6 +138,11 @@ impl Store {
 
     pub(super) fn group_commit(&self) -> &GroupCommit {
         &self.shared.group_commit
+    }
+
+    /// Those that were asked for by name.
+    pub(super) fn known_models(&self) -> MutexGuard<'_, HashMap<ModelName, Model>> {
+        self.shared.models.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For `reading!`.

@@ -56,12 +56,19 @@ impl Store {
         })
     }
 
+    /// Asks the database once for each model: none changes, and none is removed.
     pub async fn model(&self, name: &ModelName) -> Result<Option<Model>, StoreError> {
-        reading!(self, "model", async |tx| {
+        let known = self.known_models().get(name).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let model = reading!(self, "model", async |tx| {
             let sql = "SELECT * FROM models WHERE name = $1";
             let row = tx.query(sql).bind(name.as_ref()).fetch_optional().await?;
             row.as_ref().map(read_model).transpose()
-        })
+        })?;
+        self.known_models().extend(model.iter().map(|it| (name.clone(), it.clone())));
+        Ok(model)
     }
 
     pub async fn model_by_id(&self, id: Uuid) -> Result<Option<Model>, StoreError> {
