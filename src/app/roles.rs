@@ -7,7 +7,10 @@ use crate::{
     clock::{Clock, Ids},
     http::OpenDsr,
     outbound::{Outbound, Reach},
-    serving::{registry::Registry, replica::Replica},
+    serving::{
+        registry::Registry,
+        replica::{Replica, Reported},
+    },
     unlearning,
     webhooks::{Messenger, MessengerOptions},
     worker::{Worker, WorkerOptions},
@@ -50,6 +53,7 @@ pub(super) fn replica(
         device: config.serving.device.device(),
         lease_duration: Duration::from_secs(config.serving.lease_s),
         poll_interval: Duration::from_secs(config.serving.poll_s),
+        reported: Reported::default(),
     }
 }
 

@@ -32,7 +32,11 @@ use crate::{
     nn::{network::Network, weights},
     notary::Notary,
     outbound::Reach,
-    serving::{executor::Executor, registry::Registry, replica::Replica},
+    serving::{
+        executor::Executor,
+        registry::Registry,
+        replica::{Replica, Reported},
+    },
     store::{Blobs, Claim, Keyring, NewVersion, Publication, Store},
 };
 
@@ -70,6 +74,7 @@ async fn service(access: Access) -> Service {
         device: Device::flex(),
         lease_duration: LEASE,
         poll_interval: Duration::from_secs(1),
+        reported: Reported::default(),
     };
     let signer = Signer::new("forgetd.test/log", &[9; 32]).unwrap();
     let state = State {

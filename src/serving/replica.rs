@@ -1,7 +1,12 @@
 //! Follows the ledger: loads what was published, answers from it, and reports which epoch this
 //! process serves. Without a report that the ledger took in time, nothing is answered.
 
-use std::{collections::HashMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use burn::tensor::Device;
 use tokio::{select, task, time::sleep};
@@ -33,8 +38,29 @@ pub struct Replica {
     pub device: Device,
     /// How long a report allows this process to answer.
     pub lease_duration: Duration,
-    /// How often the ledger is asked when nothing wakes it; well below the lease's duration.
+    /// How often the ledger is asked when nothing wakes it, and told when nothing has changed; well
+    /// below the lease's duration.
     pub poll_interval: Duration,
+    pub reported: Reported,
+}
+
+/// What the ledger was told last.
+#[derive(Default)]
+pub struct Reported(Mutex<Option<(ReportStart, Vec<Served>)>>);
+
+impl Reported {
+    fn lock(&self) -> MutexGuard<'_, Option<(ReportStart, Vec<Served>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the ledger was told the same, if that is no longer ago than this.
+    fn lately(&self, served: &[Served], now: ReportStart, age: Duration) -> Option<ReportStart> {
+        let reported = self.lock();
+        let (at, told) = reported.as_ref()?;
+        let is_young = now.monotonic.duration_since(at.monotonic) < age
+            && (at.wall..at.wall.plus(age)).contains(&now.wall);
+        (is_young && told == served).then_some(*at)
+    }
 }
 
 /// Why a version cannot be served; the one before it goes on.
@@ -177,7 +203,9 @@ impl Replica {
     }
 
     /// Tells the ledger what may be answered from here: of each model the oldest epoch still held,
-    /// or the one that is about to be loaded where there is none yet.
+    /// or the one that is about to be loaded where there is none yet. Whatever is written wakes this
+    /// replica: in a flood of requests it would write as often, so what the ledger was told a moment
+    /// ago it is not told again. Returns since when the ledger knows it.
     async fn tell(&self, announced: &HashMap<Uuid, u64>) -> Result<ReportStart, StoreError> {
         let start = ReportStart { monotonic: self.clock.monotonic(), wall: self.clock.now() };
         let mut served = self.registry.served();
@@ -188,7 +216,14 @@ impl Replica {
             .map(|(model_id, epoch)| Served { model_id: *model_id, epoch: *epoch })
             .collect();
         served.extend(firsts);
+        served.sort_unstable_by_key(|it| it.model_id);
+        if !self.registry.is_fenced()
+            && let Some(earlier) = self.reported.lately(&served, start, self.poll_interval)
+        {
+            return Ok(earlier);
+        }
         self.store.report_served(self.id, start.wall, self.lease_duration, &served).await?;
+        *self.reported.lock() = Some((start, served));
         Ok(start)
     }
 }

@@ -1,6 +1,6 @@
 //! A replica over each database: what it answers from, the ledger knows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use forgetd::{
     clock::Clock, domain::deletion::DeletionState, serving::registry::Unserved, store::Blobs,
@@ -16,6 +16,7 @@ use crate::{
 on_both!(
     a_replica_answers_from_nothing_that_the_ledger_does_not_know_of,
     a_replica_that_was_counted_as_dead_answers_from_nothing_old,
+    what_the_ledger_was_told_a_moment_ago_it_is_not_told_again,
 );
 
 const REPLICAS: usize = 20;
@@ -67,4 +68,32 @@ async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Le
     replica.sync().await.unwrap();
     assert_eq!(answering(), Err(Unserved::Fenced));
     worker.end().await;
+}
+
+/// Every request that is accepted wakes the replica. Its lease is renewed all the same, in time.
+async fn what_the_ledger_was_told_a_moment_ago_it_is_not_told_again(ledger: &Ledger) {
+    const LEASE_ENDS: &str = "SELECT lease_expires_at FROM replicas";
+    let (clock, blobs) = (Clock::manual(at(0)), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let model = model_of("iau", None);
+    train(ledger, &model, &clock).await;
+    worker.end().await;
+    let replica = replica(ledger, &blobs, &clock);
+    replica.sync().await.unwrap();
+    let first = ledger.integer(LEASE_ENDS).await;
+
+    clock.advance(replica.poll_interval - Duration::from_secs(1));
+    replica.sync().await.unwrap();
+    assert_eq!(ledger.integer(LEASE_ENDS).await, first);
+
+    clock.advance(Duration::from_secs(1));
+    replica.sync().await.unwrap();
+    let since = i64::try_from(replica.poll_interval.as_micros()).unwrap();
+    assert_eq!(ledger.integer(LEASE_ENDS).await, first + since);
+
+    clock.advance(LEASE * 2);
+    assert!(replica.registry.is_fenced());
+    replica.sync().await.unwrap();
+    assert!(!replica.registry.is_fenced(), "it tells the ledger before it answers again");
+    assert!(ledger.integer(LEASE_ENDS).await > first + since);
 }

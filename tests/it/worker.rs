@@ -18,7 +18,10 @@ use forgetd::{
         watch::Watch,
     },
     nn::device::DeviceKind,
-    serving::{registry::Registry, replica::Replica},
+    serving::{
+        registry::Registry,
+        replica::{Replica, Reported},
+    },
     store::{Blobs, CreateModel},
     unlearning::{
         self, Method, MethodError, MethodParameters, Task, UnlearningError, Update, Updated,
@@ -104,6 +107,7 @@ pub fn replica(ledger: &Ledger, blobs: &Blobs, clock: &Clock) -> Replica {
         device: DeviceKind::Flex.device(),
         lease_duration: LEASE,
         poll_interval: LEASE / 4,
+        reported: Reported::default(),
     }
 }
 
