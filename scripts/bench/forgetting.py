@@ -8,7 +8,10 @@ import subprocess
 import time
 import uuid
 
+import psycopg
+
 import data
+import postgres
 from predictions import finished
 from servers import HERE, Forgetd
 
@@ -20,11 +23,12 @@ SAMPLES_EACH = 5
 # A p99 of fewer would be the slowest one.
 REQUESTS = 120
 PAUSE_S = 1.5
+FLOOD_S = 10
 
 
-def trained(bench, name, network, shape, count, policy=None, recipe=None):
+def trained(bench, name, network, shape, count, policy=None, recipe=None, database_url=None):
     """Seconds that the training took, too; by a recipe that makes it short where none is named."""
-    service = Forgetd(bench.forgetd, bench.folder / f"forgetting-{name}")
+    service = Forgetd(bench.forgetd, bench.folder / f"forgetting-{name}", database_url)
     with service.serve() as server:
         server.wait("/v2/health/live")
         server.json("POST", "/v1/models", {
@@ -99,29 +103,43 @@ def growth(bench):
     return rows
 
 
-def raw_inserts(bench, seconds=3):
-    """One durable insert per request, as fast as SQLite takes them from one writer."""
+def inserted_alone(execute, seconds=3):
+    """Durable inserts a second, one transaction each, as fast as one client makes them."""
+    started, count = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        execute(uuid.uuid4().bytes, "x" * 200)
+        count += 1
+    return count / (time.monotonic() - started)
+
+
+def raw_sqlite(bench):
     file = bench.folder / "raw.sqlite"
     file.unlink(missing_ok=True)
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
-    database.execute("CREATE TABLE requests (id BLOB PRIMARY KEY, body TEXT)")
-    started, count = time.monotonic(), 0
-    while time.monotonic() - started < seconds:
-        database.execute("INSERT INTO requests VALUES (?, ?)", (uuid.uuid4().bytes, "x" * 200))
-        count += 1
-    return count / (time.monotonic() - started)
+    database.execute("CREATE TABLE raw_requests (id BLOB PRIMARY KEY, body TEXT)")
+    insert = "INSERT INTO raw_requests VALUES (?, ?)"
+    return inserted_alone(lambda *row: database.execute(insert, row))
 
 
-def flood(bench):
-    seconds = 10
-    service, _ = trained(bench, "flood", {"preset": "mlp", "hidden": [64]}, [64], bench.flooded)
-    raw = raw_inserts(bench)
+def raw_postgres(url):
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute("CREATE TABLE raw_requests (id bytea PRIMARY KEY, body text)")
+        insert = "INSERT INTO raw_requests VALUES (%s, %s)"
+        rate = inserted_alone(lambda *row: database.execute(insert, row, prepare=True))
+        database.execute("DROP TABLE raw_requests")
+    return rate
+
+
+def flooded(bench, raw, database_url=None):
+    """Requests of 32 clients that post as fast as they can, each for another person."""
+    service, _ = trained(bench, "flood", {"preset": "mlp", "hidden": [64]}, [64], bench.flooded,
+                         database_url=database_url)
     with service.serve() as server:
         server.wait("/v2/models/flood/ready")
         started = time.monotonic()
-        command = ["wrk", "-t1", "-c32", f"-d{seconds}s", "-s", HERE / "flood.lua",
+        command = ["wrk", "-t1", "-c32", f"-d{FLOOD_S}s", "-s", HERE / "flood.lua",
                    f"http://127.0.0.1:{server.port}/v1/deletion-requests"]
         done = subprocess.run([str(part) for part in command], check=True, capture_output=True,
                               text=True)
@@ -134,11 +152,17 @@ def flood(bench):
         if server.json("GET", "/v1/deletion-requests?state=failed&limit=1")["items"]:
             raise SystemExit("a request of the flood failed")
     rate = measured["accepted"] / measured["seconds"]
-    return ["| accepted | accepted/s | raw durable inserts/s | share | all completed after |",
-            "|---|---|---|---|---|",
-            f"| {measured['accepted']:,} | {rate:,.0f} | {raw:,.0f} | {rate / raw:.0%} | "
-            f"{completed:.1f} s |", "",
-            f"32 clients for {seconds} s, each request for another person; SQLite."]
+    return (f"{measured['accepted']:,} | {rate:,.0f} | {raw:,.0f} | {rate / raw:.0%} | "
+            f"{measured['p99_us'] / 1e3:.0f} ms | {completed:.1f} s |")
+
+
+def flood(bench):
+    rows = ["| database | accepted | accepted/s | raw durable inserts/s | share | p99 | all "
+            "completed after |", "|---|---|---|---|---|---|---|",
+            f"| SQLite | {flooded(bench, raw_sqlite(bench))}"]
+    with postgres.server() as url:
+        rows.append(f"| PostgreSQL | {flooded(bench, raw_postgres(url), url)}")
+    return [*rows, "", f"32 clients for {FLOOD_S} s, each request for another person."]
 
 
 def measure(bench):

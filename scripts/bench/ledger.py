@@ -4,9 +4,14 @@ import sqlite3
 import statistics
 import time
 
+import psycopg
+
+import postgres
 from servers import Forgetd
 
 TITLE = "The ledger at size"
+
+TABLES = ("samples", "sample_contents")
 
 
 def write_csv(path, count):
@@ -17,7 +22,7 @@ def write_csv(path, count):
                        f"{number % 83},{number % 79}\n")
 
 
-def raw_bulk(bench, ledger):
+def raw_sqlite(bench, ledger):
     """The same rows into the same tables and indices: prepared inserts in one transaction."""
     file = bench.folder / "bulk.sqlite"
     file.unlink(missing_ok=True)
@@ -25,30 +30,46 @@ def raw_bulk(bench, ledger):
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute("ATTACH ? AS ledger", (f"file:{ledger}?mode=ro",))
-    tables = ("samples", "sample_contents")
     for (sql,) in database.execute(
             "SELECT sql FROM ledger.sqlite_master WHERE tbl_name IN (?, ?) AND sql IS NOT NULL"
-            " ORDER BY type DESC", tables).fetchall():
+            " ORDER BY type DESC", TABLES).fetchall():
         database.execute(sql)
     rows = {table: database.execute(f"SELECT * FROM ledger.{table} ORDER BY rowid").fetchall()
-            for table in tables}
+            for table in TABLES}
     started = time.monotonic()
     database.execute("BEGIN")
-    for table in tables:
+    for table in TABLES:
         places = ", ".join("?" * len(rows[table][0]))
         database.executemany(f"INSERT INTO {table} VALUES ({places})", rows[table])
     database.execute("COMMIT")
     return time.monotonic() - started
 
 
-def measure(bench):
+def raw_postgres(url):
+    """The same rows into the same tables and indices: COPY, in one transaction."""
+    with psycopg.connect(url) as database:
+        copies = {}
+        for table in TABLES:
+            with database.cursor().copy(f"COPY {table} TO STDOUT (FORMAT binary)") as copy:
+                copies[table] = b"".join(copy)
+            database.execute(f"CREATE TABLE raw_{table} (LIKE {table} INCLUDING ALL)")
+        database.commit()
+        started = time.monotonic()
+        for table, rows in copies.items():
+            with database.cursor().copy(f"COPY raw_{table} FROM STDIN (FORMAT binary)") as copy:
+                copy.write(rows)
+        database.commit()
+        return time.monotonic() - started
+
+
+def measured(bench, database, bulk_path, raw, database_url=None):
     count = bench.ingested
     path = bench.folder / "ledger.csv"
     write_csv(path, count)
-    service = Forgetd(bench.forgetd, bench.folder / "ledger")
+    service = Forgetd(bench.forgetd, bench.folder / "ledger", database_url)
     own = service.run("ingest", "--model", "people", "--file", path, "--subject", "person",
                       "--sample-id", "sample")
-    raw = raw_bulk(bench, service.folder / "data" / "forgetd.sqlite")
+    raw = raw(service)
     path.unlink()
     seconds = []
     with service.serve() as server:
@@ -62,11 +83,21 @@ def measure(bench):
             assert len(found["targets"][0]["samples"]) == 5
         memory = server.memory_mb()
     seconds = sorted(seconds[100:])
-    return ["| rows | ingested/s | prepared inserts, one transaction | share | lookup by "
-            "subject, p50 | p99 | start | memory |", "|---|---|---|---|---|---|---|---|",
-            f"| {count:,} | {count / own:,.0f} | {count / raw:,.0f} | {raw / own:.0%} | "
-            f"{statistics.median(seconds) * 1e3:.2f} ms | {seconds[int(.99 * len(seconds))] * 1e3:.2f} ms "
-            f"| {start * 1e3:.0f} ms | {memory:.0f} MB |", "",
-            "CSV on SQLite; the prepared inserts write the same rows into the same tables and "
-            "indices, without reading, pseudonyms and tombstones. The lookup is a request over HTTP.",
-            ""]
+    return (f"| {database} | {count:,} | {count / own:,.0f} | {bulk_path} | {count / raw:,.0f} | "
+            f"{raw / own:.0%} | {statistics.median(seconds) * 1e3:.2f} ms | "
+            f"{seconds[int(.99 * len(seconds))] * 1e3:.2f} ms | {start * 1e3:.0f} ms | "
+            f"{memory:.0f} MB |")
+
+
+def measure(bench):
+    def sqlite(service):
+        return raw_sqlite(bench, service.folder / "data" / "forgetd.sqlite")
+
+    rows = ["| database | rows | ingested/s | its bulk path | rows/s | share | lookup by subject, "
+            "p50 | p99 | start | memory |", "|---|---|---|---|---|---|---|---|---|---|",
+            measured(bench, "SQLite", "prepared inserts, one transaction", sqlite)]
+    with postgres.server() as url:
+        rows.append(measured(bench, "PostgreSQL", "COPY", lambda _: raw_postgres(url), url))
+    return [*rows, "", "CSV. The bulk path writes the same rows into the same tables and indices "
+            "(samples and contents, but not the keys), without reading, pseudonyms, sealing and "
+            "tombstones. The lookup is a request over HTTP.", ""]
