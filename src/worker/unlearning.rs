@@ -90,6 +90,11 @@ impl Worker {
             Err(JobError::Unlearning(UnlearningError::Refused(why))) => {
                 return self.retrain_instead(claimed, holding, json!(null), &why).await;
             }
+            // Others may have come in since the version was trained.
+            Err(JobError::Unlearning(UnlearningError::NothingRetained)) => {
+                let why = "all samples that the version was trained on are to be forgotten";
+                return self.retrain_instead(claimed, holding, json!(null), why).await;
+            }
             other => other?,
         };
         fail_point::pass("batch", "measured").await;

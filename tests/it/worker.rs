@@ -38,6 +38,7 @@ use crate::{
 };
 
 on_both!(
+    the_last_samples_are_forgotten_once_there_are_others,
     a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
     a_settlement_comes_by_itself_once_the_accuracy_fell,
     what_is_certified_is_published_and_what_is_not_is_retrained,
@@ -188,6 +189,28 @@ impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
 pub fn unchanged(task: &Task<'_>) -> Updated {
     let details = serde_json::json!({});
     Updated { network: task.network.clone(), details }
+}
+
+async fn the_last_samples_are_forgotten_once_there_are_others(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let model = model_of("iau", None);
+    train(ledger, &model, &clock).await;
+    let ask = async || {
+        let all = new_deletion(&model, (0..40).map(sample_target).collect(), clock.now());
+        ledger.accept(&all).await;
+        request_fits(ledger, all.id, "it ends", |request| request.state.is_final()).await
+    };
+    let failed = ask().await;
+    assert_eq!((failed.state, failed.attempts), (DeletionState::Failed, 1));
+    let reason = failed.reason.unwrap();
+    assert!(reason.contains("ingest some first"), "{reason}");
+    let others = (60..100).map(|number| NewSample { split: Split::Train, ..learnable(number) });
+    ledger.ingest(&model, &others.collect::<Vec<_>>()).await;
+    let completed = ask().await;
+    assert_eq!(completed.state, DeletionState::Completed);
+    assert_eq!(completed.guarantee, Some(Guarantee::Exact), "a new model is made of the others");
+    worker.end().await;
 }
 
 async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger) {
