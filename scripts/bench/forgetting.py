@@ -19,6 +19,8 @@ TITLE = "Forgetting"
 
 UNSETTLED = {"settlement": {"after_requests": None, "after_age_s": None,
                             "after_accuracy_drop": None}}
+MODELS = (("mlp", {"preset": "mlp", "hidden": [256]}, [784]),
+          ("lenet5", {"preset": "lenet5"}, [1, 28, 28]))
 SAMPLES_EACH = 5
 # A p99 of fewer would be the slowest one.
 REQUESTS = 120
@@ -65,9 +67,7 @@ def percentile(values, share):
 def speed(bench):
     rows = ["| model | n | p50 | p99 | training again | times p50 | reference step, p50 | times p50 |",
             "|---|---|---|---|---|---|---|---|"]
-    for name, network, shape in (
-            ("mlp", {"preset": "mlp", "hidden": [256]}, [784]),
-            ("lenet5", {"preset": "lenet5"}, [1, 28, 28])):
+    for name, network, shape in MODELS:
         count = bench.samples
         service, _ = trained(bench, name, network, shape, count)
         with service.serve() as server:
@@ -166,9 +166,13 @@ def flood(bench):
 
 
 def measure(bench):
+    parts = {}
+    for part in (flood, growth, speed):
+        parts[part] = part(bench)
+        print(*parts[part], sep="\n", flush=True)
     return [f"From POST to `completed`: one person with {SAMPLES_EACH} samples, {REQUESTS} requests "
             f"on an idle service, {PAUSE_S} s after one another, SQLite, durable writes included.",
             "",
-            *speed(bench), "", "### By the size of the ledger", "",
-            f"Rows of 64 features, {REQUESTS // 4} requests each.", "", *growth(bench), "",
-            "### A flood", "", *flood(bench), ""]
+            *parts[speed], "", "### By the size of the ledger", "",
+            f"Rows of 64 features, {REQUESTS // 4} requests each.", "", *parts[growth], "",
+            "### A flood", "", *parts[flood], ""]

@@ -5,6 +5,9 @@ import statistics
 import time
 
 import psycopg
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
 
 import postgres
 from servers import Forgetd
@@ -12,14 +15,27 @@ from servers import Forgetd
 TITLE = "The ledger at size"
 
 TABLES = ("samples", "sample_contents")
+CHUNK = 100_000
 
 
-def write_csv(path, count):
-    with open(path, "w", encoding="ascii") as file:
-        file.write("person,sample,label,a,b,c,d\n")
-        for number in range(count):
-            file.write(f"p{number // 5},s{number},{number % 2},{number % 97},{number % 89},"
-                       f"{number % 83},{number % 79}\n")
+def rows_of(numbers):
+    return {"person": [f"p{number // 5}" for number in numbers],
+            "sample": [f"s{number}" for number in numbers],
+            "label": [str(number % 2) for number in numbers],
+            **{name: [float(number % modulus) for number in numbers]
+               for name, modulus in (("a", 97), ("b", 89), ("c", 83), ("d", 79))}}
+
+
+def write(path, count):
+    chunks = (pyarrow.table(rows_of(range(first, min(first + CHUNK, count))))
+              for first in range(0, count, CHUNK))
+    writer = None
+    for chunk in chunks:
+        if writer is None:
+            make = pyarrow.csv.CSVWriter if path.suffix == ".csv" else pyarrow.parquet.ParquetWriter
+            writer = make(path, chunk.schema)
+        writer.write_table(chunk)
+    writer.close()
 
 
 def raw_sqlite(bench, ledger):
@@ -34,15 +50,18 @@ def raw_sqlite(bench, ledger):
             "SELECT sql FROM ledger.sqlite_master WHERE tbl_name IN (?, ?) AND sql IS NOT NULL"
             " ORDER BY type DESC", TABLES).fetchall():
         database.execute(sql)
-    rows = {table: database.execute(f"SELECT * FROM ledger.{table} ORDER BY rowid").fetchall()
-            for table in TABLES}
-    started = time.monotonic()
+    seconds = 0
     database.execute("BEGIN")
     for table in TABLES:
-        places = ", ".join("?" * len(rows[table][0]))
-        database.executemany(f"INSERT INTO {table} VALUES ({places})", rows[table])
+        rows = database.execute(f"SELECT * FROM ledger.{table} ORDER BY rowid")
+        places = ", ".join("?" * len(rows.description))
+        while chunk := rows.fetchmany(CHUNK):
+            started = time.monotonic()
+            database.executemany(f"INSERT INTO {table} VALUES ({places})", chunk)
+            seconds += time.monotonic() - started
+    started = time.monotonic()
     database.execute("COMMIT")
-    return time.monotonic() - started
+    return seconds + time.monotonic() - started
 
 
 def raw_postgres(url):
@@ -62,10 +81,9 @@ def raw_postgres(url):
         return time.monotonic() - started
 
 
-def measured(bench, database, bulk_path, raw, database_url=None):
-    count = bench.ingested
-    path = bench.folder / "ledger.csv"
-    write_csv(path, count)
+def measured(bench, count, kind, database, bulk_path, raw, database_url=None):
+    path = bench.folder / f"ledger.{kind.lower()}"
+    write(path, count)
     service = Forgetd(bench.forgetd, bench.folder / "ledger", database_url)
     own = service.run("ingest", "--model", "people", "--file", path, "--subject", "person",
                       "--sample-id", "sample")
@@ -83,7 +101,7 @@ def measured(bench, database, bulk_path, raw, database_url=None):
             assert len(found["targets"][0]["samples"]) == 5
         memory = server.memory_mb()
     seconds = sorted(seconds[100:])
-    return (f"| {database} | {count:,} | {count / own:,.0f} | {bulk_path} | {count / raw:,.0f} | "
+    return (f"| {kind} | {database} | {count:,} | {count / own:,.0f} | {bulk_path} | {count / raw:,.0f} | "
             f"{raw / own:.0%} | {statistics.median(seconds) * 1e3:.2f} ms | "
             f"{seconds[int(.99 * len(seconds))] * 1e3:.2f} ms | {start * 1e3:.0f} ms | "
             f"{memory:.0f} MB |")
@@ -93,11 +111,15 @@ def measure(bench):
     def sqlite(service):
         return raw_sqlite(bench, service.folder / "data" / "forgetd.sqlite")
 
-    rows = ["| database | rows | ingested/s | its bulk path | rows/s | share | lookup by subject, "
-            "p50 | p99 | start | memory |", "|---|---|---|---|---|---|---|---|---|---|",
-            measured(bench, "SQLite", "prepared inserts, one transaction", sqlite)]
+    rows = ["| file | database | rows | ingested/s | its bulk path | rows/s | share | lookup by "
+            "subject, p50 | p99 | start | memory |", "|---|---|---|---|---|---|---|---|---|---|---|"]
+    few, *many = bench.ingested
+    for count, kind in ((few, "CSV"), (few, "Parquet"), *((count, "CSV") for count in many)):
+        rows.append(measured(bench, count, kind, "SQLite", "prepared inserts, one transaction",
+                             sqlite))
     with postgres.server() as url:
-        rows.append(measured(bench, "PostgreSQL", "COPY", lambda _: raw_postgres(url), url))
-    return [*rows, "", "CSV. The bulk path writes the same rows into the same tables and indices "
+        rows.append(measured(bench, few, "CSV", "PostgreSQL", "COPY", lambda _: raw_postgres(url),
+                             url))
+    return [*rows, "", "The bulk path writes the same rows into the same tables and indices "
             "(samples and contents, but not the keys), without reading, pseudonyms, sealing and "
             "tombstones. The lookup is a request over HTTP.", ""]

@@ -55,8 +55,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, default=50_000, help="n of the forgetting table")
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--flooded", type=int, default=100_000, help="samples before the flood")
-    parser.add_argument("--ingested", type=int, default=1_000_000)
+    parser.add_argument("--flooded", type=int, default=300_000, help="samples before the flood")
+    parser.add_argument("--ingested", type=int, nargs="+", default=[1_000_000, 10_000_000],
+                        help="rows; all but the first from CSV into SQLite alone")
     parser.add_argument("sections", nargs="*", default=[], metavar="section",
                         help=", ".join(SECTIONS))
     bench = parser.parse_args()

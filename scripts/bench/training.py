@@ -1,13 +1,17 @@
-"""One training step's loss and gradient, batch 256, against PyTorch with as many threads."""
+"""One training step's loss and gradient, batch 256, against PyTorch with as many threads; training
+with the gradients restricted, against training without."""
 
 import os
 import statistics
 import subprocess
 import sys
 
+from forgetting import MODELS, trained
 from servers import HERE
 
 TITLE = "Training"
+
+RESTRICTED_SAMPLES = 10_000
 
 
 def microseconds(*command, threads):
@@ -17,9 +21,8 @@ def microseconds(*command, threads):
     return int(done.stdout)
 
 
-def measure(bench):
-    rows = [f"Loss and gradient of one step, batch 256, medians of {bench.rounds} alternating runs.",
-            "", "| model | threads | forgetd | PyTorch | ratio |", "|---|---|---|---|---|"]
+def gradients(bench):
+    rows = ["| model | threads | forgetd | PyTorch | ratio |", "|---|---|---|---|---|"]
     gradient = bench.ceiling.with_name("gradient")
     for name, repeats in (("mlp", 200), ("lenet5", 30)):
         for threads in (1, 2):
@@ -31,4 +34,26 @@ def measure(bench):
             own, peer = statistics.median(own), statistics.median(peer)
             rows.append(f"| {name} | {threads} | {own / 1e3:.2f} ms | {peer / 1e3:.2f} ms | "
                         f"{own / peer:.2f} |")
-    return [*rows, ""]
+    return rows
+
+
+def restriction(bench):
+    rows = ["| model | plain | with gradient restriction | ratio |", "|---|---|---|---|"]
+    for name, network, shape in MODELS:
+        seconds = {0.0: [], 0.1: []}
+        for _ in range(bench.rounds):
+            for alpha, measured in seconds.items():
+                recipe = {"epochs": 2, "folds": 2, "gradient_restriction": alpha}
+                _, took = trained(bench, f"{name}-restricted", network, shape, RESTRICTED_SAMPLES,
+                                  recipe=recipe)
+                measured.append(took)
+        plain, restricted = (statistics.median(measured) for measured in seconds.values())
+        rows.append(f"| {name} | {plain:.2f} s | {restricted:.2f} s | {restricted / plain:.2f} |")
+    return rows
+
+
+def measure(bench):
+    return [f"Loss and gradient of one step, batch 256, medians of {bench.rounds} alternating runs.",
+            "", *gradients(bench), "", "### Gradient restriction", "",
+            f"`forgetd train`, {RESTRICTED_SAMPLES:,} samples, two epochs, two folds; medians of "
+            f"{bench.rounds} alternating runs.", "", *restriction(bench), ""]
