@@ -131,19 +131,22 @@ pub(super) async fn insert_deletions(
         .map(|it| {
             let request = &it.details.request;
             (
-                (hex_of(request.id), hex_of(request.model_id)),
-                (request.state, request.reason.as_deref(), request.samples),
+                hex_of(request.id),
+                hex_of(request.model_id),
+                request.state,
+                request.reason.as_deref(),
+                request.samples,
                 it.new.api_key_id.map(hex_of),
-                (request.received_at.as_micros(), request.due_by.as_micros()),
+                request.received_at.as_micros(),
+                request.due_by.as_micros(),
             )
         })
         .collect();
     tx.query(
         "INSERT INTO deletion_requests (id, model_id, state, reason, samples, attempts, not_before,
              api_key_id, received_at, due_by)
-         SELECT unhex(value ->> '$[0][0]'), unhex(value ->> '$[0][1]'), value ->> '$[1][0]',
-             value ->> '$[1][1]', value ->> '$[1][2]', 0, 0, unhex(value ->> 2),
-             value ->> '$[3][0]', value ->> '$[3][1]'
+         SELECT unhex(value ->> 0), unhex(value ->> 1), value ->> 2, value ->> 3, value ->> 4, 0, 0,
+             unhex(value ->> 5), value ->> 6, value ->> 7
          FROM json_each($1)",
     )
     .json(&rows)
