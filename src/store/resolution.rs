@@ -224,3 +224,30 @@ async fn find_named(tx: &mut Tx, all: &[&NewDeletion]) -> Result<Vec<Named>, Sto
     }
     Ok(named)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{AssertSqlSafe, Row as _, SqlitePool};
+
+    use super::*;
+    use crate::store::sqlite::MIGRATIONS;
+
+    #[tokio::test]
+    async fn sqlite_looks_every_target_up_by_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ledger.db");
+        let url = format!("sqlite://{}?mode=rwc", file.display());
+        let pool = SqlitePool::connect(&url).await.unwrap();
+        MIGRATIONS.run(&pool).await.unwrap();
+        for Lookup { kind, free, known } in LOOKUPS {
+            for sql in [free.sqlite, known.sqlite] {
+                let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+                let plan = sqlx::query(explain).fetch_all(&pool).await.unwrap();
+                let steps: Vec<String> = plan.iter().map(|step| step.get("detail")).collect();
+                let by_key = format!("(model_id=? AND {}_key=?)", kind.as_str());
+                let is_by_key = |it: &String| it.starts_with("SEARCH s ") && it.ends_with(&by_key);
+                assert!(steps.iter().any(is_by_key), "{steps:?}");
+            }
+        }
+    }
+}
