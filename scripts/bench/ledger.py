@@ -87,7 +87,7 @@ def measured(bench, count, kind, database, bulk_path, raw, database_url=None):
     service = Forgetd(bench.forgetd, bench.folder / "ledger", database_url)
     own = service.run("ingest", "--model", "people", "--file", path, "--subject", "person",
                       "--sample-id", "sample")
-    raw = raw(service)
+    bulk = raw(service)
     path.unlink()
     seconds = []
     with service.serve() as server:
@@ -101,8 +101,8 @@ def measured(bench, count, kind, database, bulk_path, raw, database_url=None):
             assert len(found["targets"][0]["samples"]) == 5
         memory = server.memory_mb()
     seconds = sorted(seconds[100:])
-    return (f"| {kind} | {database} | {count:,} | {count / own:,.0f} | {bulk_path} | {count / raw:,.0f} | "
-            f"{raw / own:.0%} | {statistics.median(seconds) * 1e3:.2f} ms | "
+    return (f"| {kind} | {database} | {count:,} | {count / own:,.0f} | {bulk_path} | {count / bulk:,.0f} | "
+            f"{bulk / own:.0%} | {statistics.median(seconds) * 1e3:.2f} ms | "
             f"{seconds[int(.99 * len(seconds))] * 1e3:.2f} ms | {start * 1e3:.0f} ms | "
             f"{memory:.0f} MB |")
 
