@@ -2,11 +2,14 @@
 
 use std::{
     fs::File,
-    io::BufReader,
+    io::{self, BufReader},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use clap::{Args, ValueEnum};
+use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     app::Ledger,
@@ -18,18 +21,21 @@ use crate::{
     },
     domain::{
         alias::{AliasKind, AliasKindError},
+        identity::ServiceKey,
         model::{Model, ModelName, Policy, Recipe},
         network::Architecture,
         sample::Split,
         schema::InputSchema,
     },
-    store::CreateModel,
+    store::{CreateModel, SealedSample, Sealer},
 };
 
 use super::{CliError, progress::Spinner};
 
 /// Samples given to the ledger at a time.
 const CHUNK: usize = 1_000;
+/// Chunks that are ready before the ledger has taken in the one before them.
+const CHUNKS_AHEAD: usize = 2;
 
 #[derive(Args, Debug)]
 pub struct IngestArgs {
@@ -112,23 +118,28 @@ impl IngestArgs {
             None => self.create_model(&ledger, format, &clock, &ids).await?,
         };
         let samples = self.samples(format, &model.schema)?;
-        let default_split = match self.split {
-            SplitChoice::Train => Split::Train,
-            SplitChoice::Holdout => Split::Holdout,
-        };
-        let spinner = Spinner::new("ingested");
         let mut ingestion = ledger.store.begin_ingestion(ids.next(clock.now()), model.id).await?;
-        let mut chunk = Vec::with_capacity(CHUNK);
-        for raw in samples {
-            let id = ids.next(clock.now());
-            chunk.push(raw?.into_sample(id, model.id, &ledger.service_key, default_split));
-            if chunk.len() == CHUNK {
-                ingestion.add(&chunk).await?;
-                spinner.add(chunk.len() as u64);
-                chunk.clear();
-            }
+        let preparing = Preparing {
+            samples,
+            model_id: model.id,
+            default_split: match self.split {
+                SplitChoice::Train => Split::Train,
+                SplitChoice::Holdout => Split::Holdout,
+            },
+            service_key: Arc::clone(&ledger.service_key),
+            sealer: ingestion.sealer(),
+            clock: clock.clone(),
+            ids,
+        };
+        let (chunks, mut prepared) = mpsc::channel(CHUNKS_AHEAD);
+        let preparing = tokio::task::spawn_blocking(move || preparing.run(&chunks));
+        let spinner = Spinner::new("ingested");
+        while let Some(chunk) = prepared.recv().await {
+            let count = chunk.len() as u64;
+            ingestion.add_sealed(chunk).await?;
+            spinner.add(count);
         }
-        ingestion.add(&chunk).await?;
+        preparing.await.map_err(io::Error::from)??;
         let receipt = ingestion.commit(clock.now()).await?;
         spinner.finish();
         println!(
@@ -196,11 +207,7 @@ impl IngestArgs {
         })
     }
 
-    fn samples(
-        &self,
-        format: FileFormat,
-        schema: &InputSchema,
-    ) -> Result<Box<dyn Iterator<Item = Result<RawSample, ReadError>>>, CliError> {
+    fn samples(&self, format: FileFormat, schema: &InputSchema) -> Result<RawSamples, CliError> {
         Ok(match format {
             FileFormat::Csv => Box::new(csv::samples(self.open()?, schema, &self.csv_mapping())?),
             FileFormat::Ndjson => Box::new(ndjson::samples(self.open()?, schema)),
@@ -239,6 +246,41 @@ impl IngestArgs {
             split: self.split_column.clone(),
             aliases: self.aliases.clone(),
         }
+    }
+}
+
+type RawSamples = Box<dyn Iterator<Item = Result<RawSample, ReadError>> + Send>;
+
+/// A file on its way to sealed samples, on a thread of its own: the ledger writes what was sealed
+/// before meanwhile.
+struct Preparing {
+    samples: RawSamples,
+    model_id: Uuid,
+    default_split: Split,
+    service_key: Arc<ServiceKey>,
+    sealer: Sealer,
+    clock: Clock,
+    ids: Ids,
+}
+
+impl Preparing {
+    /// Ends early when nobody takes the chunks any more.
+    fn run(mut self, chunks: &mpsc::Sender<Vec<SealedSample>>) -> Result<(), ReadError> {
+        loop {
+            let chunk = self.next_chunk()?;
+            if chunk.is_empty() || chunks.blocking_send(chunk).is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_chunk(&mut self) -> Result<Vec<SealedSample>, ReadError> {
+        let Self { samples, model_id, default_split, service_key, sealer, clock, ids } = self;
+        let seal = |raw: Result<RawSample, ReadError>| {
+            let id = ids.next(clock.now());
+            Ok(sealer.seal(&raw?.into_sample(id, *model_id, service_key, *default_split)))
+        };
+        samples.take(CHUNK).map(seal).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::{
     domain::{
         audit::AuditKind,
-        deletion::{DeletionState, Target, targets_digest},
+        deletion::{DeletionState, Target, TargetKind, targets_digest},
         identity::Digest,
         model::{Model, ModelName},
         timestamp::Timestamp,
@@ -19,7 +19,6 @@ use crate::{
         postgres,
         quotas::{Excess, Quotas, lock_quotas},
         resolution::{Resolved, resolve},
-        sql::in_keys,
         sqlite,
         transaction::{Dialect, Tx},
     },
@@ -235,7 +234,7 @@ async fn insert_requests(tx: &mut Tx, all: &[&Resolved<'_>]) -> Result<(), Store
         Dialect::Sqlite => sqlite::insert_deletions(tx, all).await?,
         Dialect::Postgres => postgres::insert_deletions(tx, all).await?,
     };
-    expect_rows(tx, written, all.len())
+    tx.check_written(written, all.len())
 }
 
 /// Writes the targets of requests as they were resolved, gives each request the samples that it
@@ -255,39 +254,33 @@ pub(super) async fn insert_claims(tx: &mut Tx, all: &[&Resolved<'_>]) -> Result<
             Dialect::Sqlite => sqlite::insert_targets(tx, targets).await?,
             Dialect::Postgres => postgres::insert_targets(tx, targets).await?,
         };
-        expect_rows(tx, written, targets.len())?;
+        tx.check_written(written, targets.len())?;
     }
     for claims in claims.chunks(ROWS_PER_STATEMENT) {
-        let written = match tx.dialect() {
+        let (written, claimed) = match tx.dialect() {
             Dialect::Sqlite => sqlite::insert_claims(tx, claims).await?,
             Dialect::Postgres => postgres::insert_claims(tx, claims).await?,
         };
-        expect_rows(tx, written, claims.len())?;
+        tx.check_written(written, claims.len())?;
+        tx.check_written(claimed, claims.len())?;
     }
-    let sql = in_keys!(
-        "UPDATE samples SET deletion_id = d.deletion_id FROM deletion_samples d
-         WHERE samples.id = d.sample_id AND d.deletion_id",
-        "1",
-        ""
-    );
-    let ids: Vec<Uuid> = all.iter().map(|it| it.new.id).collect();
-    let claimed = tx.query(sql).bind_ids(&ids).execute().await?;
-    expect_rows(tx, claimed, claims.len())?;
-    let sql = in_keys!(
-        "INSERT INTO tombstones (model_id, subject_key, deletion_id)
-         SELECT DISTINCT r.model_id, t.key, t.deletion_id
-         FROM deletion_targets t JOIN deletion_requests r ON r.id = t.deletion_id
-         WHERE t.kind = 'subject' AND t.samples > 0 AND r.state = 'queued' AND t.deletion_id",
-        "1",
-        "ON CONFLICT (model_id, subject_key) DO NOTHING"
-    );
-    tx.query(sql).bind_ids(&ids).execute().await.map(drop)
-}
-
-fn expect_rows(tx: &Tx, written: u64, expected: usize) -> Result<(), StoreError> {
-    if written == expected as u64 {
-        Ok(())
-    } else {
-        Err(tx.damaged(format!("{written} rows where {expected} were to be written")))
+    let buried: Vec<_> = all
+        .iter()
+        .filter(|it| it.details.request.state == DeletionState::Queued)
+        .flat_map(|it| {
+            let subjects = it
+                .details
+                .targets
+                .iter()
+                .filter(|target| target.kind == TargetKind::Subject && target.samples > 0);
+            subjects.map(|target| (it.new.model_id, target.key, it.new.id))
+        })
+        .collect();
+    for buried in buried.chunks(ROWS_PER_STATEMENT) {
+        match tx.dialect() {
+            Dialect::Sqlite => sqlite::insert_tombstones(tx, buried).await?,
+            Dialect::Postgres => postgres::insert_tombstones(tx, buried).await?,
+        };
     }
+    Ok(())
 }

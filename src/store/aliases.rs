@@ -8,11 +8,11 @@ use crate::{
     domain::{
         deletion::{DeletionState, Guarantee, Rejection},
         identity::Pseudonym,
-        sample::NewSample,
     },
     intake::standing::Standing,
     store::{
         Store, StoreError, postgres,
+        sealing::SealedSample,
         sql::in_keys,
         sqlite,
         transaction::{Dialect, Tx, reading},
@@ -104,7 +104,7 @@ async fn last_request(
 pub(super) async fn insert_aliases(
     tx: &mut Tx,
     model_id: Uuid,
-    samples: &[NewSample],
+    samples: &[SealedSample],
 ) -> Result<(), StoreError> {
     let aliases: Vec<_> = samples
         .iter()

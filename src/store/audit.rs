@@ -86,5 +86,5 @@ pub(super) async fn append(tx: &mut Tx) -> Result<(), StoreError> {
         Dialect::Sqlite => sqlite::insert_leaves(tx, first_idx, &leaves).await?,
         Dialect::Postgres => postgres::insert_leaves(tx, first_idx, &leaves).await?,
     };
-    if written == expected { Ok(()) } else { Err(tx.damaged("audit leaves that were not written")) }
+    tx.check_written(written, leaves.len())
 }

@@ -1,5 +1,7 @@
 //! Ingestion: samples come in all together, or none of them.
 
+use std::collections::{HashMap, HashSet};
+
 use uuid::Uuid;
 
 use crate::{
@@ -14,24 +16,41 @@ use crate::{
         aliases::insert_aliases,
         master_key::share_master_key,
         postgres,
-        sealing::{INSERT_CONTENTS, INSERT_DATA_KEYS, write},
+        row::Row,
+        sealing::{INSERT_CONTENTS, INSERT_DATA_KEYS, SealedSample, insert},
+        sql::{Sql, in_keys},
         sqlite,
-        transaction::{Dialect, Tx},
+        transaction::{Dialect, Tx, to_its_end},
     },
 };
 
 /// A running ingestion: one transaction; dropped without `commit`, it leaves nothing.
 pub struct Ingestion {
-    store: Store,
+    sealer: Sealer,
+    /// Absent once it has ended: by a conflict, an error, or a caller that went away half-way.
+    writing: Option<Writing>,
+    /// The conflict that ended it: nothing more goes in, and nothing is kept.
+    ended_by: Option<(u64, Pseudonym, Conflict)>,
+}
+
+/// What has gone in so far.
+struct Writing {
     tx: Tx,
     receipt: Receipt,
     model_id: Uuid,
-    /// The master key that the ledger names; a rotation waits until this ingestion has ended.
-    master: Digest,
+    /// How many leaves the audit log had when it began.
+    first_leaf: i64,
     first_ordinal: i64,
     next_ordinal: i64,
-    /// The conflict that ended it: nothing more goes in, and nothing is kept.
-    ended_by: Option<(u64, Pseudonym, Conflict)>,
+}
+
+/// Seals the samples of one ingestion, under the master key that the ledger names.
+#[derive(Clone)]
+pub struct Sealer {
+    store: Store,
+    /// A rotation waits until the ingestion has ended.
+    master: Digest,
+    model_id: Uuid,
 }
 
 /// Why a sample cannot come in.
@@ -66,6 +85,9 @@ pub struct Receipt {
 /// Bounds the memory that one statement takes.
 const SAMPLES_PER_STATEMENT: usize = 1_000;
 
+/// A model that has grown by one part in so many is another one to a planner of queries.
+const GROWTH: i64 = 10;
+
 impl Store {
     /// Holds the ledger's write lock on `SQLite` until committed or dropped: feed it from memory
     /// or a local file, never from a slow client. On `PostgreSQL` only other ingestions of the
@@ -73,48 +95,92 @@ impl Store {
     pub async fn begin_ingestion(&self, id: Uuid, model_id: Uuid) -> Result<Ingestion, StoreError> {
         let mut tx = self.begin("ingest").await?;
         let master = share_master_key(&mut tx, self.keyring()).await?.fingerprint();
-        let lock = match tx.dialect() {
-            Dialect::Sqlite => "SELECT next_ordinal FROM ordinals WHERE model_id = $1",
-            Dialect::Postgres => "SELECT next_ordinal FROM ordinals WHERE model_id = $1 FOR UPDATE",
+        let lock = Sql {
+            sqlite: "SELECT o.next_ordinal, h.next_idx FROM ordinals o CROSS JOIN audit_head h
+                 WHERE o.model_id = $1",
+            postgres: "SELECT o.next_ordinal, h.next_idx FROM ordinals o CROSS JOIN audit_head h
+                 WHERE o.model_id = $1 FOR UPDATE OF o",
         };
         let row = tx.query(lock).bind(model_id).fetch_one().await?;
         let first_ordinal = row.get("next_ordinal")?;
+        let first_leaf = row.get("next_idx")?;
         tx.query("INSERT INTO ingestions (id, model_id) VALUES ($1, $2)")
             .bind(id)
             .bind(model_id)
             .execute_one()
             .await?;
+        let receipt = Receipt { id, train: 0, holdout: 0 };
+        let next_ordinal = first_ordinal;
         Ok(Ingestion {
-            store: self.clone(),
-            tx,
-            receipt: Receipt { id, train: 0, holdout: 0 },
-            model_id,
-            master,
-            first_ordinal,
-            next_ordinal: first_ordinal,
+            sealer: Sealer { store: self.clone(), master, model_id },
+            writing: Some(Writing {
+                tx,
+                receipt,
+                model_id,
+                first_leaf,
+                first_ordinal,
+                next_ordinal,
+            }),
             ended_by: None,
         })
     }
 }
 
 impl Ingestion {
+    /// Seals samples for [`Ingestion::add_sealed`]: also elsewhere, while others are being written.
+    pub fn sealer(&self) -> Sealer {
+        self.sealer.clone()
+    }
+
     /// After a conflict the ingestion is over, and nothing of it will be kept.
+    ///
+    /// # Panics
+    /// When an earlier call has failed or was left half-way: begin another ingestion.
     pub async fn add(&mut self, samples: &[NewSample]) -> Result<(), IngestError> {
         for samples in samples.chunks(SAMPLES_PER_STATEMENT) {
-            self.check_open()?;
-            self.add_together(samples).await?;
+            let sealed = samples.iter().map(|sample| self.sealer.seal(sample)).collect();
+            self.add_sealed(sealed).await?;
         }
         Ok(())
     }
 
+    /// Like [`Ingestion::add`], for samples that were sealed by this ingestion's sealer.
+    pub async fn add_sealed(&mut self, samples: Vec<SealedSample>) -> Result<(), IngestError> {
+        let mut writing = self.take()?;
+        // A caller may go away at any await, and a connection that is left in the middle of a COPY
+        // would go back to the pool as if it were at rest.
+        let (writing, added) = to_its_end(async move {
+            for samples in samples.chunks(SAMPLES_PER_STATEMENT) {
+                if let Err(error) = writing.add(samples).await {
+                    writing.tx.undo().await;
+                    return (None, Err(error));
+                }
+            }
+            (Some(writing), Ok(()))
+        })
+        .await;
+        self.writing = writing;
+        if let Err(IngestError::Conflict { position, key, conflict }) = added {
+            self.ended_by = Some((position, key, conflict));
+        }
+        added
+    }
+
     /// Durable when it returns.
+    ///
+    /// # Panics
+    /// Like [`Ingestion::add`].
     pub async fn commit(mut self, now: Timestamp) -> Result<Receipt, IngestError> {
-        self.check_open()?;
-        // A deletion may have been accepted since the samples were looked at; from here on none
-        // is, until this transaction has ended.
-        self.tx.lock_model(self.model_id).await?;
-        self.check_tombstones(self.first_ordinal).await?;
-        let Self { store, mut tx, receipt, model_id, next_ordinal, .. } = self;
+        let mut writing = self.take()?;
+        if writing.tx.dialect() == Dialect::Postgres {
+            // A deletion may have been accepted since the samples were looked at; from here on none
+            // is, until this transaction has ended.
+            writing.tx.lock_model(writing.model_id).await?;
+            if writing.has_news().await? {
+                writing.check_tombstones().await?;
+            }
+        }
+        let Writing { mut tx, receipt, model_id, first_ordinal, next_ordinal, .. } = writing;
         tx.query("UPDATE ordinals SET next_ordinal = $1 WHERE model_id = $2")
             .bind(next_ordinal)
             .bind(model_id)
@@ -127,27 +193,51 @@ impl Ingestion {
             .await?;
         let details = serde_json::json!({"train": receipt.train, "holdout": receipt.holdout});
         tx.record(now, AuditKind::SamplesIngested, model_id, receipt.id, details);
-        store.commit(tx).await?;
+        self.sealer.store.commit(tx).await?;
+        let grown = next_ordinal - first_ordinal;
+        if grown * GROWTH >= next_ordinal {
+            const ANALYZE: &str = "ANALYZE (SKIP_LOCKED) samples, data_keys, sample_contents";
+            self.sealer.store.refresh_statistics(ANALYZE).await;
+        }
         Ok(receipt)
     }
 
-    async fn add_together(&mut self, samples: &[NewSample]) -> Result<(), IngestError> {
+    fn take(&mut self) -> Result<Writing, IngestError> {
+        match self.ended_by {
+            Some((position, key, conflict)) => {
+                Err(IngestError::Conflict { position, key, conflict })
+            }
+            None => Ok(self.writing.take().expect("the ingestion has failed or was left half-way")),
+        }
+    }
+}
+
+impl Writing {
+    async fn add(&mut self, samples: &[SealedSample]) -> Result<(), IngestError> {
+        insert_aliases(&mut self.tx, self.model_id, samples).await?;
+        let known = self.known_samples(samples).await?;
+        let buried = self.buried_subjects(samples).await?;
+        let mut keys = HashSet::with_capacity(samples.len());
+        for (ordinal, sample) in (self.next_ordinal..).zip(samples) {
+            let conflict = match known.get(&sample.key) {
+                Some(conflict) => *conflict,
+                None if buried.contains(&sample.subject) => Conflict::SubjectDeleted,
+                None if !keys.insert(sample.key) => Conflict::Exists,
+                None => continue,
+            };
+            return Err(self.conflict(ordinal, sample.key, conflict));
+        }
         let (id, model_id, first) = (self.receipt.id, self.model_id, self.next_ordinal);
         let tx = &mut self.tx;
-        let inserted = match tx.dialect() {
+        let written = match tx.dialect() {
             Dialect::Sqlite => sqlite::insert_samples(tx, id, model_id, first, samples).await?,
             Dialect::Postgres => postgres::insert_samples(tx, id, model_id, first, samples).await?,
         };
-        let taken = (first..)
-            .zip(samples)
-            .find(|(ordinal, _)| inserted.binary_search(ordinal).is_err())
-            .map(|(ordinal, sample)| (ordinal, sample.key));
-        insert_aliases(tx, model_id, samples).await?;
-        self.check_tombstones(first).await?;
-        if let Some((ordinal, key)) = taken {
-            return Err(self.end(ordinal, key, Conflict::Exists));
-        }
-        self.insert_sealed(samples).await?;
+        tx.check_written(written, samples.len())?;
+        let keys: Vec<_> = samples.iter().map(|it| (it.id, it.wrapped_key.as_slice())).collect();
+        insert(tx, INSERT_DATA_KEYS, &keys).await?;
+        let contents: Vec<_> = samples.iter().map(|it| (it.id, it.content.as_slice())).collect();
+        insert(tx, INSERT_CONTENTS, &contents).await?;
         for sample in samples {
             match sample.split {
                 Split::Train => self.receipt.train += 1,
@@ -158,26 +248,66 @@ impl Ingestion {
         Ok(())
     }
 
-    async fn insert_sealed(&mut self, samples: &[NewSample]) -> Result<(), StoreError> {
-        let (keyring, tx) = (self.store.keyring(), &mut self.tx);
-        let master = keyring.named(self.master).ok_or_else(|| tx.other_master_key())?;
-        let (mut keys, mut contents) = (Vec::new(), Vec::new());
-        for sample in samples {
-            let sealed = keyring.seal_sample(master, self.model_id, sample);
-            keys.push((sample.id, sealed.wrapped_key));
-            contents.push((sample.id, sealed.content));
-        }
-        for (sql, rows) in [(INSERT_DATA_KEYS, keys), (INSERT_CONTENTS, contents)] {
-            if write(tx, sql, &rows).await? != samples.len() as u64 {
-                return Err(tx.damaged("another number of rows than samples"));
-            }
-        }
-        Ok(())
+    /// The keys that the ledger knows already, but for those that were let in again.
+    async fn known_samples(
+        &mut self,
+        samples: &[SealedSample],
+    ) -> Result<HashMap<Pseudonym, Conflict>, StoreError> {
+        let keys: Vec<_> = samples.iter().map(|it| it.key).collect();
+        let sql = in_keys!(
+            "SELECT sample_key, deleted_at FROM samples
+             WHERE (deleted_at IS NULL OR readmitted_at IS NULL) AND model_id = $1 AND sample_key",
+            "2",
+            ""
+        );
+        let rows = self.tx.query(sql).bind(self.model_id).bind_keys(&keys).fetch_all().await?;
+        let conflict = |row: &Row| match row.time_or_none("deleted_at")? {
+            Some(_) => Ok(Conflict::SampleDeleted),
+            None => Ok(Conflict::Exists),
+        };
+        rows.iter().map(|row| Ok((row.key("sample_key")?, conflict(row)?))).collect()
     }
 
-    /// Looks up the tombstones of the samples that went in, from an ordinal on: of the sample, which
-    /// was deleted under this key before, of its subject, and of whoever has an alias of the subject's.
-    async fn check_tombstones(&mut self, from_ordinal: i64) -> Result<(), IngestError> {
+    /// The subjects who have tombstones, or an alias in common with one who has.
+    async fn buried_subjects(
+        &mut self,
+        samples: &[SealedSample],
+    ) -> Result<HashSet<Pseudonym>, StoreError> {
+        let subjects: HashSet<_> = samples.iter().map(|it| it.subject).collect();
+        let subjects: Vec<_> = subjects.into_iter().collect();
+        let by_name = in_keys!(
+            "SELECT subject_key FROM tombstones WHERE model_id = $1 AND subject_key",
+            "2",
+            ""
+        );
+        let by_alias = in_keys!(
+            "SELECT own.subject_key FROM aliases own CROSS JOIN aliases other CROSS JOIN tombstones t
+             WHERE other.model_id = $1 AND other.alias_key = own.alias_key
+                 AND t.model_id = $1 AND t.subject_key = other.subject_key
+                 AND own.model_id = $1 AND own.subject_key",
+            "2",
+            ""
+        );
+        let mut buried = HashSet::new();
+        for sql in [by_name, by_alias] {
+            let query = self.tx.query(sql).bind(self.model_id).bind_keys(&subjects);
+            for row in query.fetch_all().await? {
+                buried.insert(row.key("subject_key")?);
+            }
+        }
+        Ok(buried)
+    }
+
+    /// Whether the audit log says of the model what it did not when the ingestion began.
+    async fn has_news(&mut self) -> Result<bool, StoreError> {
+        let sql = "SELECT idx FROM audit_events WHERE idx >= $1 AND model_id = $2 LIMIT 1";
+        let leaf = self.tx.query(sql).bind(self.first_leaf).bind(self.model_id);
+        Ok(leaf.fetch_optional().await?.is_some())
+    }
+
+    /// Looks up the tombstones of all samples that went in: of the sample, which was deleted under
+    /// this key before, of its subject, and of whoever has an alias of the subject's.
+    async fn check_tombstones(&mut self) -> Result<(), IngestError> {
         let buried = self
             .tx
             .query(
@@ -201,7 +331,7 @@ impl Ingestion {
                  ORDER BY 1, 3 LIMIT 1",
             )
             .bind(self.model_id)
-            .bind(from_ordinal)
+            .bind(self.first_ordinal)
             .fetch_optional()
             .await?;
         let Some(row) = buried else { return Ok(()) };
@@ -209,21 +339,19 @@ impl Ingestion {
             "sample" => Conflict::SampleDeleted,
             _ => Conflict::SubjectDeleted,
         };
-        Err(self.end(row.get("ordinal")?, row.key("sample_key")?, conflict))
+        Err(self.conflict(row.get("ordinal")?, row.key("sample_key")?, conflict))
     }
 
-    fn end(&mut self, ordinal: i64, key: Pseudonym, conflict: Conflict) -> IngestError {
+    fn conflict(&self, ordinal: i64, key: Pseudonym, conflict: Conflict) -> IngestError {
         let position = u64::try_from(ordinal - self.first_ordinal).unwrap_or(0);
-        self.ended_by = Some((position, key, conflict));
         IngestError::Conflict { position, key, conflict }
     }
+}
 
-    fn check_open(&self) -> Result<(), IngestError> {
-        match self.ended_by {
-            Some((position, key, conflict)) => {
-                Err(IngestError::Conflict { position, key, conflict })
-            }
-            None => Ok(()),
-        }
+impl Sealer {
+    pub fn seal(&self, sample: &NewSample) -> SealedSample {
+        let keyring = self.store.keyring();
+        let master = keyring.named(self.master).expect("the ingestion has begun with it");
+        keyring.seal_sample(master, self.model_id, sample)
     }
 }

@@ -132,6 +132,13 @@ impl Store {
         }
     }
 
+    /// After much has come into `PostgreSQL`'s tables: `ANALYZE ...`. Only speed is at stake.
+    pub(super) async fn refresh_statistics(&self, statement: &'static str) {
+        if let Pools::Postgres { pool, .. } = &self.shared.pools {
+            postgres::refresh_statistics(pool, statement).await;
+        }
+    }
+
     pub(super) fn keyring(&self) -> &Keyring {
         &self.shared.keyring
     }

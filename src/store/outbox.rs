@@ -107,11 +107,7 @@ pub(super) async fn insert(tx: &mut Tx, mut messages: Vec<NewMessage>) -> Result
         };
     }
     tx.wake();
-    if written == messages.len() as u64 {
-        Ok(())
-    } else {
-        Err(tx.damaged("messages that were not written"))
-    }
+    tx.check_written(written, messages.len())
 }
 
 impl Store {

@@ -15,10 +15,17 @@ use crate::{
         audit::NewAuditEvent,
         deletion::{Rejection, TargetOutcome},
         identity::{Digest, Pseudonym},
-        sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, outbox::NewMessage, resolution::Resolved, sql::Sql, transaction::Tx},
+    store::{
+        StoreError,
+        copy::CopyRows,
+        outbox::NewMessage,
+        resolution::Resolved,
+        sealing::SealedSample,
+        sql::Sql,
+        transaction::{Connection, Tx, to_its_end},
+    },
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
@@ -43,6 +50,9 @@ pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
                 // A lock that is held for too long is reported, not waited for without end.
                 connection.execute("SET lock_timeout = '10s'").await?;
                 connection.execute("SET idle_in_transaction_session_timeout = '60s'").await?;
+                // Rows are looked up by their keys, and most of what leads to them is cached; the
+                // default, made for spinning disks, would rather walk a table.
+                connection.execute("SET random_page_cost = 1.1").await?;
                 Ok(())
             })
         })
@@ -55,18 +65,14 @@ pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
     Ok((location, pool))
 }
 
-/// Begins in a task of its own, which goes on if its caller goes away, and rolls back then: `sqlx`
+/// Begins to its end, even if its caller goes away, and rolls back then: `sqlx`
 /// 0.9.0 would return the connection to the pool inside of the transaction (its issue 4393).
 pub(super) async fn begin(
     pool: &PgPool,
     statement: &'static str,
 ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
     let pool = pool.clone();
-    let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
-    begun.unwrap_or_else(|ended| match ended.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_) => Err(sqlx::Error::PoolClosed),
-    })
+    to_its_end(async move { pool.begin_with(statement).await }).await
 }
 
 /// Passes notifications on, for ever; a lost connection is made anew. What may have been missed
@@ -95,6 +101,15 @@ pub(super) async fn vacuum(pool: &PgPool) -> Result<(), StoreError> {
         .await
         .map(drop)
         .map_err(|source| StoreError::of("purge_erased", source))
+}
+
+/// The server takes such statistics by itself, but a minute or more later; until then it takes a model
+/// to have few samples, and walks them all where it should look some up. Not of empty tables: it would
+/// then walk those for as long.
+pub(super) async fn refresh_statistics(pool: &PgPool, statement: &'static str) {
+    if let Err(error) = pool.execute(statement).await {
+        tracing::warn!(%error, statement, "the database has no statistics yet and may be slow");
+    }
 }
 
 // Bulk loading: a statement takes the rows as one array per column, which unnest zips together.
@@ -145,15 +160,38 @@ pub(super) async fn insert_targets(
     .await
 }
 
-pub(super) async fn insert_claims(tx: &mut Tx, claims: &[(Uuid, Uuid)]) -> Result<u64, StoreError> {
+/// Requests with samples that they delete; how many of these were written, and how many samples were
+/// there to be claimed.
+pub(super) async fn insert_claims(
+    tx: &mut Tx,
+    claims: &[(Uuid, Uuid)],
+) -> Result<(u64, u64), StoreError> {
     let (deletions, samples): (Vec<_>, Vec<_>) = claims.iter().copied().unzip();
-    tx.query(
-        "INSERT INTO deletion_samples (deletion_id, sample_id)
+    let insert = "INSERT INTO deletion_samples (deletion_id, sample_id)
          SELECT deletion_id, sample_id
-         FROM unnest($1::uuid[], $2::uuid[]) AS t (deletion_id, sample_id)",
+         FROM unnest($1::uuid[], $2::uuid[]) AS t (deletion_id, sample_id)";
+    let claim = "UPDATE samples SET deletion_id = t.deletion_id
+         FROM unnest($1::uuid[], $2::uuid[]) AS t (deletion_id, sample_id)
+         WHERE samples.id = t.sample_id";
+    let written = tx.query(insert).array(&deletions).array(&samples).execute().await?;
+    Ok((written, tx.query(claim).array(deletions).array(samples).execute().await?))
+}
+
+/// Models with subjects and the requests that delete them; leaves out those that have a tombstone.
+pub(super) async fn insert_tombstones(
+    tx: &mut Tx,
+    buried: &[(Uuid, Pseudonym, Uuid)],
+) -> Result<u64, StoreError> {
+    tx.query(
+        "INSERT INTO tombstones (model_id, subject_key, deletion_id)
+         SELECT model_id, subject_key, deletion_id
+         FROM unnest($1::uuid[], $2::bytea[], $3::uuid[])
+             AS t (model_id, subject_key, deletion_id)
+         ON CONFLICT (model_id, subject_key) DO NOTHING",
     )
-    .array(deletions)
-    .array(samples)
+    .array(buried.iter().map(|(model_id, ..)| *model_id).collect::<Vec<_>>())
+    .array(buried.iter().map(|(_, subject, _)| subject.as_bytes().as_slice()).collect::<Vec<_>>())
+    .array(buried.iter().map(|(.., deletion_id)| *deletion_id).collect::<Vec<_>>())
     .execute()
     .await
 }
@@ -181,46 +219,71 @@ pub(super) async fn insert_aliases(
     .await
 }
 
-/// Leaves out samples whose key is taken; returns the ordinals that went in, ascending.
+// Samples, of which there are millions, come in by COPY.
+
 pub(super) async fn insert_samples(
     tx: &mut Tx,
     ingestion_id: Uuid,
     model_id: Uuid,
     first_ordinal: i64,
-    samples: &[NewSample],
-) -> Result<Vec<i64>, StoreError> {
-    let mut inserted = tx
-        .query(
-            "INSERT INTO samples
-                 (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
-             SELECT id, $1, $2 + n - 1, sample_key, subject_key, split, $3
-             FROM unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::text[])
-                 WITH ORDINALITY AS t (id, sample_key, subject_key, split, n)
-             ON CONFLICT (model_id, sample_key) WHERE deleted_at IS NULL DO NOTHING
-             RETURNING ordinal",
-        )
-        .bind(model_id)
-        .bind(first_ordinal)
-        .bind(ingestion_id)
-        .array(samples.iter().map(|it| it.id).collect::<Vec<_>>())
-        .array(samples.iter().map(|it| it.key.as_bytes().as_slice()).collect::<Vec<_>>())
-        .array(samples.iter().map(|it| it.subject.as_bytes().as_slice()).collect::<Vec<_>>())
-        .array(samples.iter().map(|it| it.split.as_str()).collect::<Vec<_>>())
-        .fetch_all()
-        .await?
-        .iter()
-        .map(|row| row.get("ordinal"))
-        .collect::<Result<Vec<i64>, _>>()?;
-    inserted.sort_unstable();
-    Ok(inserted)
+    samples: &[SealedSample],
+) -> Result<u64, StoreError> {
+    let mut rows = CopyRows::new();
+    for (ordinal, sample) in (first_ordinal..).zip(samples) {
+        rows.push([
+            sample.id.as_bytes(),
+            model_id.as_bytes(),
+            &ordinal.to_be_bytes(),
+            sample.key.as_bytes(),
+            sample.subject.as_bytes(),
+            sample.split.as_str().as_bytes(),
+            ingestion_id.as_bytes(),
+        ]);
+    }
+    copy(
+        tx,
+        "COPY samples (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
+         FROM STDIN (FORMAT binary)",
+        rows,
+    )
+    .await
+}
+
+pub(super) async fn copy_sealed(
+    tx: &mut Tx,
+    sql: Sql,
+    all: &[(Uuid, &[u8])],
+) -> Result<u64, StoreError> {
+    let mut rows = CopyRows::new();
+    for (sample_id, blob) in all {
+        rows.push([sample_id.as_bytes(), blob]);
+    }
+    copy(tx, sql.postgres, rows).await
+}
+
+/// Not to be left half-way: `sqlx` 0.9.0 would take the connection to be at rest.
+async fn copy<const N: usize>(
+    tx: &mut Tx,
+    statement: &'static str,
+    rows: CopyRows<N>,
+) -> Result<u64, StoreError> {
+    let Connection::Postgres(connection) = &mut tx.connection else {
+        unreachable!("rows are copied in postgres.rs only")
+    };
+    let copied = async {
+        let mut copying = connection.copy_in_raw(statement).await?;
+        copying.send(rows.finish()).await?;
+        copying.finish().await
+    };
+    copied.await.map_err(|source| StoreError::of(tx.operation, source))
 }
 
 pub(super) async fn write_sealed(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, Vec<u8>)],
+    rows: &[(Uuid, &[u8])],
 ) -> Result<u64, StoreError> {
-    let (ids, blobs): (Vec<_>, Vec<_>) = rows.iter().map(|(id, blob)| (*id, blob)).unzip();
+    let (ids, blobs): (Vec<_>, Vec<_>) = rows.iter().copied().unzip();
     tx.query(sql).array(ids).array(blobs).execute().await
 }
 

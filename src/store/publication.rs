@@ -60,7 +60,7 @@ impl Store {
     /// Returns the epoch that is current afterwards, `None` if the model has no version.
     pub async fn publish(&self, publication: &Publication) -> Result<Option<u64>, StoreError> {
         let keyring = self.keyring();
-        writing!(self, "publish", async |tx| {
+        let published = writing!(self, "publish", async |tx| {
             let job = hold(tx, &publication.lease).await?;
             let sql = "SELECT current_epoch FROM models WHERE id = $1";
             let row = tx.query(sql).bind(job.model_id).fetch_one().await?;
@@ -100,7 +100,12 @@ impl Store {
             end_lease(tx, &job, published, publication).await?;
             tx.wake();
             Ok(published.or(current))
-        })
+        })?;
+        if publication.version.as_ref().is_some_and(|version| version.cause.is_exact()) {
+            self.refresh_statistics("ANALYZE (SKIP_LOCKED) sample_predictions, contributions")
+                .await;
+        }
+        Ok(published)
     }
 }
 

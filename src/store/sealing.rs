@@ -8,8 +8,8 @@ use crate::{
     clock::Ids,
     domain::{
         features::{Features, floats_from_bytes, floats_to_bytes},
-        identity::Digest,
-        sample::{NewSample, SamplePredictions},
+        identity::{Digest, Pseudonym},
+        sample::{NewSample, SamplePredictions, Split},
         sealing::{DataKey, MasterKey, Owner, Part, SealError},
         timestamp::Timestamp,
         webhook::WebhookSecret,
@@ -31,9 +31,15 @@ pub struct Keyring {
     ids: Ids,
 }
 
-/// The texts of a sample that comes in.
-pub(super) struct SealedSample {
+/// A sample that comes in, as it is written.
+pub struct SealedSample {
+    pub(super) id: Uuid,
+    pub(super) key: Pseudonym,
+    pub(super) subject: Pseudonym,
+    pub(super) split: Split,
+    pub(super) aliases: Vec<Pseudonym>,
     pub(super) wrapped_key: Vec<u8>,
+    /// Label and features.
     pub(super) content: Vec<u8>,
 }
 
@@ -70,6 +76,11 @@ impl Keyring {
         let key = DataKey::new(self.ids.bytes());
         let content = pair(sample.label.as_bytes(), &sample.features.to_bytes());
         SealedSample {
+            id: sample.id,
+            key: sample.key,
+            subject: sample.subject,
+            split: sample.split,
+            aliases: sample.aliases.clone(),
             wrapped_key: self.wrap(master, &key, owner),
             content: key.seal(Part::Content, owner, self.ids.bytes(), &content),
         }
@@ -178,7 +189,9 @@ pub(super) async fn insert_predictions(
             .ok_or_else(|| tx.damaged("predictions of a sample without a data key"))?;
         rows.push((it.sample_id, keyring.seal_predictions(key, owner, it)));
     }
-    write(tx, INSERT_PREDICTIONS, &rows).await.map(drop)
+    let rows: Vec<_> = rows.iter().map(|(id, sealed)| (*id, sealed.as_slice())).collect();
+    let written = write(tx, INSERT_PREDICTIONS, &rows).await?;
+    tx.check_written(written, rows.len())
 }
 
 const INSERT_PREDICTIONS: Sql = Sql {
@@ -191,27 +204,38 @@ const INSERT_PREDICTIONS: Sql = Sql {
 pub(super) const INSERT_CONTENTS: Sql = Sql {
     sqlite: "INSERT INTO sample_contents (sample_id, sealed)
          SELECT unhex(value ->> 0), substr($1, value ->> 1, value ->> 2) FROM json_each($2)",
-    postgres: "INSERT INTO sample_contents (sample_id, sealed)
-         SELECT * FROM unnest($1::uuid[], $2::bytea[])",
+    postgres: "COPY sample_contents (sample_id, sealed) FROM STDIN (FORMAT binary)",
 };
 
 pub(super) const INSERT_DATA_KEYS: Sql = Sql {
     sqlite: "INSERT INTO data_keys (sample_id, wrapped)
          SELECT unhex(value ->> 0), substr($1, value ->> 1, value ->> 2) FROM json_each($2)",
-    postgres: "INSERT INTO data_keys (sample_id, wrapped)
-         SELECT * FROM unnest($1::uuid[], $2::bytea[])",
+    postgres: "COPY data_keys (sample_id, wrapped) FROM STDIN (FORMAT binary)",
 };
 
-/// Runs one of the statements above for many samples at once. Returns how many rows it wrote.
+/// Runs a statement over samples and their sealed columns. Returns how many rows it wrote.
 pub(super) async fn write(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, Vec<u8>)],
+    rows: &[(Uuid, &[u8])],
 ) -> Result<u64, StoreError> {
     match tx.dialect() {
         Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await,
         Dialect::Postgres => postgres::write_sealed(tx, sql, rows).await,
     }
+}
+
+/// Like [`write`], for an ingestion: what it runs on `PostgreSQL` is a COPY.
+pub(super) async fn insert(
+    tx: &mut Tx,
+    sql: Sql,
+    rows: &[(Uuid, &[u8])],
+) -> Result<(), StoreError> {
+    let inserted = match tx.dialect() {
+        Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await?,
+        Dialect::Postgres => postgres::copy_sealed(tx, sql, rows).await?,
+    };
+    tx.check_written(inserted, rows.len())
 }
 
 /// Length of the first as four little-endian bytes, the first, the second.

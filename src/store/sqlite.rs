@@ -14,10 +14,12 @@ use crate::{
         audit::NewAuditEvent,
         deletion::TargetOutcome,
         identity::{Digest, Pseudonym},
-        sample::NewSample,
         timestamp::Timestamp,
     },
-    store::{StoreError, outbox::NewMessage, resolution::Resolved, sql::Sql, transaction::Tx},
+    store::{
+        StoreError, outbox::NewMessage, resolution::Resolved, sealing::SealedSample, sql::Sql,
+        transaction::Tx,
+    },
 };
 
 pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -175,12 +177,36 @@ pub(super) async fn insert_targets(
     .await
 }
 
-pub(super) async fn insert_claims(tx: &mut Tx, claims: &[(Uuid, Uuid)]) -> Result<u64, StoreError> {
+/// Requests with samples that they delete; how many of these were written, and how many samples were
+/// there to be claimed.
+pub(super) async fn insert_claims(
+    tx: &mut Tx,
+    claims: &[(Uuid, Uuid)],
+) -> Result<(u64, u64), StoreError> {
     let rows: Vec<_> =
         claims.iter().map(|(deletion, sample)| (hex_of(*deletion), hex_of(*sample))).collect();
+    let insert = "INSERT INTO deletion_samples (deletion_id, sample_id)
+         SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)";
+    let claim = "UPDATE samples SET deletion_id = unhex(value ->> 0)
+         FROM json_each($1) WHERE samples.id = unhex(value ->> 1)";
+    let written = tx.query(insert).json(&rows).execute().await?;
+    Ok((written, tx.query(claim).json(&rows).execute().await?))
+}
+
+/// Models with subjects and the requests that delete them; leaves out those that have a tombstone.
+pub(super) async fn insert_tombstones(
+    tx: &mut Tx,
+    buried: &[(Uuid, Pseudonym, Uuid)],
+) -> Result<u64, StoreError> {
+    let rows: Vec<_> = buried
+        .iter()
+        .map(|(model, subject, deletion)| (hex_of(*model), subject, hex_of(*deletion)))
+        .collect();
     tx.query(
-        "INSERT INTO deletion_samples (deletion_id, sample_id)
-         SELECT unhex(value ->> 0), unhex(value ->> 1) FROM json_each($1)",
+        "INSERT INTO tombstones (model_id, subject_key, deletion_id)
+         SELECT unhex(value ->> 0), unhex(value ->> 1), unhex(value ->> 2)
+         FROM json_each($1) WHERE true
+         ON CONFLICT (model_id, subject_key) DO NOTHING",
     )
     .json(&rows)
     .execute()
@@ -204,37 +230,27 @@ pub(super) async fn insert_aliases(
     .await
 }
 
-/// Leaves out samples whose key is taken; returns the ordinals that went in, ascending.
 pub(super) async fn insert_samples(
     tx: &mut Tx,
     ingestion_id: Uuid,
     model_id: Uuid,
     first_ordinal: i64,
-    samples: &[NewSample],
-) -> Result<Vec<i64>, StoreError> {
+    samples: &[SealedSample],
+) -> Result<u64, StoreError> {
     let rows: Vec<_> =
         samples.iter().map(|it| (hex_of(it.id), it.key, it.subject, it.split)).collect();
-    let mut inserted = tx
-        .query(
-            "INSERT INTO samples
-                 (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
-             SELECT unhex(value ->> 0), $1, $2 + key, unhex(value ->> 1), unhex(value ->> 2),
-                 value ->> 3, $3
-             FROM json_each($4) WHERE true
-             ON CONFLICT (model_id, sample_key) WHERE deleted_at IS NULL DO NOTHING
-             RETURNING ordinal",
-        )
-        .bind(model_id)
-        .bind(first_ordinal)
-        .bind(ingestion_id)
-        .json(&rows)
-        .fetch_all()
-        .await?
-        .iter()
-        .map(|row| row.get("ordinal"))
-        .collect::<Result<Vec<i64>, _>>()?;
-    inserted.sort_unstable();
-    Ok(inserted)
+    tx.query(
+        "INSERT INTO samples (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
+         SELECT unhex(value ->> 0), $1, $2 + key, unhex(value ->> 1), unhex(value ->> 2),
+             value ->> 3, $3
+         FROM json_each($4)",
+    )
+    .bind(model_id)
+    .bind(first_ordinal)
+    .bind(ingestion_id)
+    .json(&rows)
+    .execute()
+    .await
 }
 
 /// `$1` is all blobs end to end; `$2` says of each row its sample, the blob's offset from 1 and its
@@ -242,7 +258,7 @@ pub(super) async fn insert_samples(
 pub(super) async fn write_sealed(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, Vec<u8>)],
+    rows: &[(Uuid, &[u8])],
 ) -> Result<u64, StoreError> {
     let mut blobs = Vec::with_capacity(rows.iter().map(|(_, blob)| blob.len()).sum());
     let mut slices = Vec::with_capacity(rows.len());

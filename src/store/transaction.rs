@@ -1,6 +1,7 @@
 //! Transactions: what a verb does its work in.
 
 use sqlx::{Postgres, Sqlite, Transaction};
+use tokio::task::JoinError;
 use uuid::Uuid;
 
 use crate::{
@@ -62,6 +63,18 @@ pub(super) fn work<T>(
     work: impl Future<Output = Result<T, StoreError>>,
 ) -> impl Future<Output = Result<T, StoreError>> {
     work
+}
+
+/// Does work in a task of its own, which goes on if its caller goes away.
+pub(super) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> T {
+    match tokio::spawn(work).await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        // Only a runtime that shuts down ends a task early, and then its callers are not run again.
+        Err(Err(_)) => std::future::pending().await,
+    }
 }
 
 /// Most times that a transaction is run again after `PostgreSQL` gave it up for another.
@@ -190,6 +203,15 @@ impl Tx {
                 let sql = "SELECT id FROM models WHERE id = $1 FOR NO KEY UPDATE SKIP LOCKED";
                 self.query(sql).bind(model_id).fetch_optional().await.map(|row| row.is_some())
             }
+        }
+    }
+
+    /// Fails as damaged unless as many rows were written as were meant to be.
+    pub(super) fn check_written(&self, written: u64, expected: usize) -> Result<(), StoreError> {
+        if written == expected as u64 {
+            Ok(())
+        } else {
+            Err(self.damaged(format!("{written} rows where {expected} were to be written")))
         }
     }
 

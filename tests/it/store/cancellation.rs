@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Ledger, new_id, on_both};
+use super::{Ledger, new_id, on_both, samples};
 
 on_both!(a_caller_that_goes_away_leaves_no_transaction_open);
 
@@ -18,7 +18,14 @@ async fn a_caller_that_goes_away_leaves_no_transaction_open(ledger: &Ledger) {
         check_connections(ledger).await;
         leave(pin!(ledger.store.begin_ingestion(new_id(), model.id)), polls).await;
         check_connections(ledger).await;
+        let mut ingestion = ledger.store.begin_ingestion(new_id(), model.id).await.unwrap();
+        // Many, so that it has not ended by then.
+        leave(pin!(ingestion.add(&samples(0..500, 500))), 4 * polls).await;
+        drop(ingestion);
+        check_connections(ledger).await;
     }
+    ledger.ingest(&model, &samples(0..500, 500)).await;
+    assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 500);
 }
 
 /// Erased pages cannot be removed within a transaction, nor beside one that was left open.
