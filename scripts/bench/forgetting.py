@@ -1,5 +1,6 @@
 """Forgetting: from POST to completed with the new version answering, by the ledger's size."""
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -90,15 +91,25 @@ def speed(bench):
 
 
 def growth(bench):
-    rows = ["| n | p50 | memory of the service |", "|---|---|---|"]
-    for count in bench.sizes:
-        name = f"rows-{count}"
-        service, _ = trained(bench, name, {"preset": "mlp", "hidden": [64]}, [64], count)
-        with service.serve() as server:
+    """All sizes at once and in turn: the machine's own pace changes within minutes."""
+    each = REQUESTS // 4 // bench.rounds
+    with contextlib.ExitStack() as stack:
+        servers = {}
+        for count in bench.sizes:
+            name = f"rows-{count}"
+            service, _ = trained(bench, name, {"preset": "mlp", "hidden": [64]}, [64], count)
+            servers[count] = server = stack.enter_context(service.serve())
             server.wait(f"/v2/models/{name}/ready")
             latencies(server, name, 3)
-            measured = latencies(server, name, REQUESTS // 4, 3)
-            rows.append(f"| {count:,} | {statistics.median(measured) * 1e3:.0f} ms | "
+        measured = {count: [] for count in servers}
+        for first in range(3, 3 + each * bench.rounds, each):
+            for count, server in servers.items():
+                measured[count] += latencies(server, f"rows-{count}", each, first)
+        rows = ["| n | p50 | of the smallest's | memory of the service |", "|---|---|---|---|"]
+        medians = {count: statistics.median(seconds) for count, seconds in measured.items()}
+        for count, server in servers.items():
+            rows.append(f"| {count:,} | {medians[count] * 1e3:.0f} ms | "
+                        f"{medians[count] / medians[min(medians)]:.2f} | "
                         f"{server.memory_mb():.0f} MB |")
     return rows
 
@@ -174,5 +185,5 @@ def measure(bench):
             f"on an idle service, {PAUSE_S} s after one another, SQLite, durable writes included.",
             "",
             *parts[speed], "", "### By the size of the ledger", "",
-            f"Rows of 64 features, {REQUESTS // 4} requests each.", "", *parts[growth], "",
+            f"Rows of 64 features, {REQUESTS // 4} requests each, the sizes in turn.", "", *parts[growth], "",
             "### A flood", "", *parts[flood], ""]

@@ -89,6 +89,11 @@ def measured(bench, count, kind, database, bulk_path, raw, database_url=None):
                       "--sample-id", "sample")
     bulk = raw(service)
     path.unlink()
+    if database_url:
+        # What the server does by itself some minutes after such an ingestion.
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE")
+            connection.execute("CHECKPOINT")
     seconds = []
     with service.serve() as server:
         start = server.wait("/v2/health/live")
