@@ -82,6 +82,28 @@ pub struct Receipt {
     pub holdout: u64,
 }
 
+macro_rules! buried {
+    ($in_keys:literal) => {
+        concat!(
+            "SELECT subject_key FROM tombstones WHERE model_id = $1 AND subject_key ",
+            $in_keys,
+            " UNION ALL
+             SELECT own.subject_key
+             FROM aliases own CROSS JOIN aliases other CROSS JOIN tombstones t
+             WHERE other.model_id = $1 AND other.alias_key = own.alias_key
+                 AND t.model_id = $1 AND t.subject_key = other.subject_key
+                 AND own.model_id = $1 AND own.subject_key ",
+            $in_keys
+        )
+    };
+}
+
+/// Of the subjects bound as `$2`, those who have tombstones, or an alias in common with one who has.
+const BURIED: Sql = Sql {
+    sqlite: buried!("IN (SELECT unhex(value) FROM json_each($2))"),
+    postgres: buried!("= ANY($2)"),
+};
+
 /// Bounds the memory that one statement takes.
 const SAMPLES_PER_STATEMENT: usize = 1_000;
 
@@ -275,27 +297,9 @@ impl Writing {
     ) -> Result<HashSet<Pseudonym>, StoreError> {
         let subjects: HashSet<_> = samples.iter().map(|it| it.subject).collect();
         let subjects: Vec<_> = subjects.into_iter().collect();
-        let by_name = in_keys!(
-            "SELECT subject_key FROM tombstones WHERE model_id = $1 AND subject_key",
-            "2",
-            ""
-        );
-        let by_alias = in_keys!(
-            "SELECT own.subject_key FROM aliases own CROSS JOIN aliases other CROSS JOIN tombstones t
-             WHERE other.model_id = $1 AND other.alias_key = own.alias_key
-                 AND t.model_id = $1 AND t.subject_key = other.subject_key
-                 AND own.model_id = $1 AND own.subject_key",
-            "2",
-            ""
-        );
-        let mut buried = HashSet::new();
-        for sql in [by_name, by_alias] {
-            let query = self.tx.query(sql).bind(self.model_id).bind_keys(&subjects);
-            for row in query.fetch_all().await? {
-                buried.insert(row.key("subject_key")?);
-            }
-        }
-        Ok(buried)
+        let rows =
+            self.tx.query(BURIED).bind(self.model_id).bind_keys(&subjects).fetch_all().await?;
+        rows.iter().map(|row| row.key("subject_key")).collect()
     }
 
     /// Whether the audit log says of the model what it did not when the ingestion began.
