@@ -82,9 +82,8 @@ impl Store {
                 wrapped.push((sample_id, keyring.wrap(master, &key, owner)));
             }
             // A deletion may destroy some of them meanwhile; those stay destroyed.
-            let rows: Vec<_> = wrapped.iter().map(|(id, key)| (*id, key.as_slice())).collect();
-            write(tx, REWRAP, &rows).await?;
-            let last = rows.last().map(|(sample_id, _)| *sample_id);
+            write(tx, REWRAP, &wrapped).await?;
+            let last = wrapped.last().map(|(sample_id, _)| *sample_id);
             if last.is_none() {
                 reseal_secrets(tx, keyring).await?;
                 let details = serde_json::json!({"to": master.fingerprint()});

@@ -252,11 +252,11 @@ pub(super) async fn insert_samples(
 pub(super) async fn copy_sealed(
     tx: &mut Tx,
     sql: Sql,
-    all: &[(Uuid, &[u8])],
+    all: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<u64, StoreError> {
     let mut rows = CopyRows::new();
     for (sample_id, blob) in all {
-        rows.push([sample_id.as_bytes(), blob]);
+        rows.push([sample_id.as_bytes(), blob.as_ref()]);
     }
     copy(tx, sql.postgres, rows).await
 }
@@ -281,9 +281,10 @@ async fn copy<const N: usize>(
 pub(super) async fn write_sealed(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, &[u8])],
+    rows: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<u64, StoreError> {
-    let (ids, blobs): (Vec<_>, Vec<_>) = rows.iter().copied().unzip();
+    let (ids, blobs): (Vec<_>, Vec<&[u8]>) =
+        rows.iter().map(|(id, blob)| (*id, blob.as_ref())).unzip();
     tx.query(sql).array(ids).array(blobs).execute().await
 }
 

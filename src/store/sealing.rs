@@ -189,7 +189,6 @@ pub(super) async fn insert_predictions(
             .ok_or_else(|| tx.damaged("predictions of a sample without a data key"))?;
         rows.push((it.sample_id, keyring.seal_predictions(key, owner, it)));
     }
-    let rows: Vec<_> = rows.iter().map(|(id, sealed)| (*id, sealed.as_slice())).collect();
     let written = write(tx, INSERT_PREDICTIONS, &rows).await?;
     tx.check_written(written, rows.len())
 }
@@ -217,7 +216,7 @@ pub(super) const INSERT_DATA_KEYS: Sql = Sql {
 pub(super) async fn write(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, &[u8])],
+    rows: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<u64, StoreError> {
     match tx.dialect() {
         Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await,
@@ -229,7 +228,7 @@ pub(super) async fn write(
 pub(super) async fn insert(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, &[u8])],
+    rows: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<(), StoreError> {
     let inserted = match tx.dialect() {
         Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await?,

@@ -258,11 +258,12 @@ pub(super) async fn insert_samples(
 pub(super) async fn write_sealed(
     tx: &mut Tx,
     sql: Sql,
-    rows: &[(Uuid, &[u8])],
+    rows: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<u64, StoreError> {
-    let mut blobs = Vec::with_capacity(rows.iter().map(|(_, blob)| blob.len()).sum());
+    let mut blobs = Vec::with_capacity(rows.iter().map(|(_, blob)| blob.as_ref().len()).sum());
     let mut slices = Vec::with_capacity(rows.len());
     for (sample_id, blob) in rows {
+        let blob = blob.as_ref();
         slices.push((hex_of(*sample_id), blobs.len() + 1, blob.len()));
         blobs.extend_from_slice(blob);
     }
