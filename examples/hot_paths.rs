@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use paths::{PATHS, Paths};
 
+/// Persons whose deletion can be asked for.
+const PERSONS: u32 = 2_000;
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let (Some(wanted), Some(times)) = (arguments.next(), arguments.next()) else {
@@ -18,7 +21,7 @@ fn main() {
     };
     let (_, run) = PATHS.iter().find(|(name, _)| *name == wanted).expect("a path of that name");
     let times: u32 = times.parse().expect("a number of times");
-    let mut paths = Paths::new();
+    let mut paths = Paths::new(PERSONS);
     let started = Instant::now();
     for _ in 0..times {
         run(&mut paths);

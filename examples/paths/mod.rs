@@ -54,9 +54,6 @@ pub const PATHS: [(&str, Run); 5] = [
     ("gradient_step", Paths::gradient_step),
 ];
 
-/// Persons whose deletion can be asked for; each once.
-const PERSONS: u32 = 2_000;
-
 /// Rows of one ingestion.
 const INGESTED: u32 = 100;
 
@@ -75,11 +72,12 @@ pub struct Paths {
 }
 
 impl Paths {
-    pub fn new() -> Self {
+    /// `persons`: how many deletions can be asked for.
+    pub fn new(persons: u32) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/ledger.sqlite", folder.path().display());
-        let router = runtime.block_on(router(&url));
+        let router = runtime.block_on(router(&url, persons));
 
         let number = |at| f64::from(at * 7_919 % 1_000_000) / 1e6;
         let numbers: Vec<f64> = (0..784_u32).map(number).collect();
@@ -121,7 +119,7 @@ impl Paths {
             model.to_string().into(),
             StatusCode::CREATED,
         );
-        paths.ingest_rows(PERSONS);
+        paths.ingest_rows(persons);
         paths
     }
 
@@ -144,7 +142,7 @@ impl Paths {
     pub fn accept_deletion(&mut self) {
         let body = json!({"model": "persons", "subjects": [format!("person-{}", self.deleted)]});
         self.deleted += 1;
-        assert!(self.deleted <= PERSONS, "every person is deleted");
+        assert!(self.deleted <= self.ingested, "every person is deleted");
         let request =
             Request::post("/v1/deletion-requests").header(header::CONTENT_TYPE, "application/json");
         self.send(request, body.to_string().into(), StatusCode::ACCEPTED);
@@ -183,7 +181,7 @@ impl Paths {
     }
 }
 
-async fn router(url: &str) -> Router {
+async fn router(url: &str, persons: u32) -> Router {
     let (clock, ids) = (Clock::system(), Ids::seeded(1));
     let keyring = Keyring::new(MasterKey::new(&[8; 32]), None, ids.clone());
     let store = Store::open(url, keyring).await.unwrap();
@@ -207,7 +205,7 @@ async fn router(url: &str) -> Router {
         rates: Rates::default(),
         reach: Reach::anywhere(),
         is_tls: false,
-        limits: Limits { queued_deletions: u64::from(PERSONS), ..Limits::default() },
+        limits: Limits { queued_deletions: u64::from(persons), ..Limits::default() },
         opendsr: None,
         drp: None,
         metrics: None,
