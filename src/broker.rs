@@ -22,7 +22,7 @@ use crate::{
         model::Model,
     },
     intake::standing::{DropStatus, Standing},
-    store::{Acceptance, Excess, NewDeletion, Store, StoreError},
+    store::{Acceptance, Excess, NewDeletion, Requester, Store, StoreError},
 };
 
 /// Entries that are best looked up together: one request names so many subjects at most.
@@ -140,7 +140,7 @@ impl Broker {
         let target = |key: &Pseudonym| Target { kind: TargetKind::Subject, key: *key };
         let (id, targets) = (self.ids.next(received_at), subjects.iter().map(target).collect());
         let new = NewDeletion {
-            api_key_id: self.api_key_id,
+            requester: self.api_key_id.map(Requester::ApiKey),
             due_by: received_at.plus(model.policy.due_within().min(DUE_WITHIN)),
             ..NewDeletion::of(id, model, targets, received_at)
         };

@@ -33,8 +33,9 @@ pub(super) fn facade(config: &DrpConfig) -> Result<Arc<Drp>, DrpError> {
         return Err(DrpError::NoAgent);
     }
     let agent = |configured: &AgentConfig| {
-        let AgentConfig { id, verify_key, requests_per_minute } = configured;
-        Ok::<_, AgentError>(Agent::new(id, verify_key)?.at_most(*requests_per_minute))
+        let AgentConfig { id, verify_key, requests_per_minute, samples_per_day } = configured;
+        let agent = Agent::new(id, verify_key)?;
+        Ok::<_, AgentError>(agent.at_most(*requests_per_minute, *samples_per_day))
     };
     let agents = config.agents.iter().map(agent).collect::<Result<_, _>>()?;
     Ok(Arc::new(Drp {
@@ -55,6 +56,7 @@ mod tests {
             id: (*id).to_owned(),
             verify_key: (*key).to_owned(),
             requests_per_minute: None,
+            samples_per_day: None,
         };
         DrpConfig {
             business_id: business_id.into(),

@@ -30,7 +30,10 @@ use crate::{
         state::State,
         targets::{self, identifiers_schema, optional_time_schema},
     },
-    store::{Acceptance, Cancellation, DeletionDetails, DeletionFilter, Idempotency, NewDeletion},
+    store::{
+        Acceptance, Cancellation, DeletionDetails, DeletionFilter, Idempotency, NewDeletion,
+        Requester,
+    },
 };
 
 /// Most subjects and samples together in one request.
@@ -211,7 +214,8 @@ pub async fn create(
     let targets = named.into_iter().map(|(_, target)| target).collect();
     let as_usual = NewDeletion::of(state.ids.next(received_at), &model, targets, received_at);
     let due_by = new.due_by.unwrap_or(as_usual.due_by);
-    let deletion = NewDeletion { api_key_id: caller.api_key_id, due_by, idempotency, ..as_usual };
+    let requester = caller.api_key_id.map(Requester::ApiKey);
+    let deletion = NewDeletion { requester, due_by, idempotency, ..as_usual };
     let limit = state.limits.queued_deletions;
     let details = match state.store.accept_deletion(&deletion, limit).await? {
         Acceptance::Accepted(details) | Acceptance::Repeated(details) => details,

@@ -15,7 +15,7 @@ use crate::{
     },
     http::{problem::Problem, state::State},
     intake::identity::Named,
-    store::{Acceptance, Intake, NewCallback, NewDeletion, NewIntake, Origin},
+    store::{Acceptance, Intake, NewCallback, NewDeletion, NewIntake, Origin, Requester},
 };
 
 /// A request of another protocol that can be served.
@@ -24,6 +24,8 @@ pub struct Incoming<'a> {
     /// Tells a repeated request from another one of the same id.
     pub body: &'a [u8],
     pub origin: Origin,
+    /// Whose quota it counts against.
+    pub requester: Option<Requester>,
     pub received_at: Timestamp,
     /// When the law has it done at the latest.
     pub latest: Timestamp,
@@ -95,15 +97,12 @@ impl Incoming<'_> {
     }
 
     fn deletion(&self, state: &State, model: &Model, subjects: BTreeSet<Pseudonym>) -> NewDeletion {
-        let api_key_id = match &self.origin {
-            Origin::Controller { api_key_id } => *api_key_id,
-            Origin::Agent { .. } => None,
-        };
         let target = |key| Target { kind: TargetKind::Subject, key };
         let (id, received_at) = (state.ids.next(self.received_at), self.received_at);
         let targets = subjects.into_iter().map(target).collect();
         let due_by = due_by(received_at, model.policy.due_within(), self.latest);
-        NewDeletion { api_key_id, due_by, ..NewDeletion::of(id, model, targets, received_at) }
+        let requester = self.requester.clone();
+        NewDeletion { requester, due_by, ..NewDeletion::of(id, model, targets, received_at) }
     }
 }
 

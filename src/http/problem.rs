@@ -129,7 +129,7 @@ pub enum Problem {
     QueueFull {
         limit: u64,
     },
-    /// The key may not have so many samples deleted now.
+    /// The requester may not have so many samples deleted now.
     QuotaExceeded(Excess),
     /// The caller's requests come too fast.
     TooFast {

@@ -17,7 +17,7 @@ use crate::{
         deletions::{DeletionDetails, read_details},
         group_commit::Submission,
         postgres,
-        quotas::{Excess, Quotas, lock_quotas},
+        quotas::{Excess, Quotas, Requester, lock_quotas},
         resolution::{Resolved, resolve},
         sqlite,
         transaction::{Dialect, Tx},
@@ -32,7 +32,7 @@ pub struct NewDeletion {
     pub model: ModelName,
     pub targets: Vec<Target>,
     /// Whose quota it counts against; absent where the service runs without keys.
-    pub api_key_id: Option<Uuid>,
+    pub requester: Option<Requester>,
     /// The policy's share of the training samples above which it is suspended.
     pub approval_above_share: Option<f64>,
     pub received_at: Timestamp,
@@ -48,11 +48,18 @@ impl NewDeletion {
             model_id: model.id,
             model: model.name.clone(),
             targets,
-            api_key_id: None,
+            requester: None,
             approval_above_share: model.policy.approval_above_share,
             received_at,
             due_by: received_at.plus(model.policy.due_within()),
             idempotency: None,
+        }
+    }
+
+    pub(super) fn api_key_id(&self) -> Option<Uuid> {
+        match self.requester {
+            Some(Requester::ApiKey(id)) => Some(id),
+            Some(Requester::Agent { .. }) | None => None,
         }
     }
 }
@@ -77,7 +84,7 @@ pub enum Acceptance<T = DeletionDetails> {
     KeyReused,
     /// `queue_limit` requests are open; nothing was changed.
     QueueFull,
-    /// The key may not have so many samples deleted now; nothing was changed.
+    /// The requester may not have so many samples deleted now; nothing was changed.
     QuotaExceeded(Excess),
 }
 
@@ -121,11 +128,10 @@ pub(super) async fn accept_group(
     Ok(answers)
 }
 
-/// Other requests of these keys, and other writers of these models, wait from here on until the
-/// transaction has ended.
+/// Other requests of those who ask for these, and other writers of their models, wait from here on
+/// until the transaction has ended.
 pub(super) async fn lock(tx: &mut Tx, deletions: &[&NewDeletion]) -> Result<Quotas, StoreError> {
-    let ids: BTreeSet<Uuid> = deletions.iter().filter_map(|new| new.api_key_id).collect();
-    let quotas = lock_quotas(tx, &Vec::from_iter(ids)).await?;
+    let quotas = lock_quotas(tx, deletions).await?;
     let models: BTreeSet<Uuid> = deletions.iter().map(|new| new.model_id).collect();
     for model_id in models {
         tx.lock_model(model_id).await?;

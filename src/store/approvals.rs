@@ -112,7 +112,7 @@ async fn resolve_again(
         model_id: request.model_id,
         model,
         targets: targets.iter().map(|it| Target { kind: it.kind, key: it.key }).collect(),
-        api_key_id: None,
+        requester: None,
         approval_above_share: None,
         received_at: request.received_at,
         due_by: request.due_by,
@@ -120,7 +120,7 @@ async fn resolve_again(
     };
     let resolved = resolve(tx, &[&new], &Quotas::default()).await?.pop();
     let Some(Ok(resolved)) = resolved else {
-        return Err(tx.damaged("a request of no key that goes beyond a quota"));
+        return Err(tx.damaged("a request of nobody that goes beyond a quota"));
     };
     let (state, samples) = (resolved.details.request.state, resolved.details.request.samples);
     tx.query("UPDATE deletion_requests SET state = $1, samples = $2, reason = NULL WHERE id = $3")

@@ -150,7 +150,7 @@ mod tests {
             model_id: Uuid::nil(),
             model: "m".parse().unwrap(),
             targets: vec![target; targets],
-            api_key_id: None,
+            requester: None,
             approval_above_share: None,
             received_at: now,
             due_by: now,

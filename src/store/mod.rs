@@ -72,7 +72,7 @@ pub use ledger::{Store, Wakeups};
 pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
 pub use publication::{NewVersion, Publication};
-pub use quotas::Excess;
+pub use quotas::{Excess, Requester};
 pub use replicas::Served;
 pub use sealing::{Keyring, SealedSample};
 pub use versions::Superseded;

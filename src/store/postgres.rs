@@ -132,7 +132,7 @@ pub(super) async fn insert_deletions(
     .array(requests().map(|it| it.state.as_str()).collect::<Vec<_>>())
     .array(requests().map(|it| it.reason.as_deref()).collect::<Vec<_>>())
     .array(requests().map(|it| it.samples.cast_signed()).collect::<Vec<_>>())
-    .array(all.iter().map(|it| it.new.api_key_id).collect::<Vec<_>>())
+    .array(all.iter().map(|it| it.new.api_key_id()).collect::<Vec<_>>())
     .array(requests().map(|it| it.received_at.as_micros()).collect::<Vec<_>>())
     .array(requests().map(|it| it.due_by.as_micros()).collect::<Vec<_>>())
     .execute()

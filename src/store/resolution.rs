@@ -49,8 +49,8 @@ struct Named {
     is_known: bool,
 }
 
-/// Each as if the ones before it were written. Of one that goes beyond its key's quota nothing is to
-/// be written. The caller holds the locks of the keys and of the models.
+/// Each as if the ones before it were written. Of one that goes beyond its requester's quota nothing
+/// is to be written. The caller holds the locks of the requesters and of the models.
 pub(super) async fn resolve<'n>(
     tx: &mut Tx,
     all: &[&'n NewDeletion],

@@ -138,7 +138,7 @@ pub(super) async fn insert_deletions(
                 request.state,
                 request.reason.as_deref(),
                 request.samples,
-                it.new.api_key_id.map(hex_of),
+                it.new.api_key_id().map(hex_of),
                 request.received_at.as_micros(),
                 request.due_by.as_micros(),
             )

@@ -1,6 +1,9 @@
 //! Sections for requests that come by other protocols.
 
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
+};
 
 use serde::Deserialize;
 
@@ -53,6 +56,8 @@ pub struct AgentConfig {
     pub verify_key: String,
     /// What each process lets in; no limit when absent.
     pub requests_per_minute: Option<NonZeroU32>,
+    /// Samples that its requests may name within 24 hours; no limit when absent.
+    pub samples_per_day: Option<NonZeroU64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

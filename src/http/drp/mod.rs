@@ -29,7 +29,7 @@ use crate::{
         drp::{Agent, DrpState, ExerciseStatus, Trust},
         identity::{Naming, NamingError},
     },
-    store::{Intake, IntakeCancellation, NewAgentToken, Origin},
+    store::{Intake, IntakeCancellation, NewAgentToken, Origin, Requester},
 };
 
 /// Below which the façade lies.
@@ -174,6 +174,10 @@ pub async fn exercise(
             agent_id: agent.id().to_owned(),
             request_id: exercise.agent_request_id.map(str::to_owned),
         },
+        requester: Some(Requester::Agent {
+            id: agent.id().to_owned(),
+            samples_per_day: agent.samples_per_day(),
+        }),
     };
     let intake = take_in(&state, incoming).await?.ok_or(Problem::RightsRequestReused)?;
     Ok(Answer(intake.exercise_status()))

@@ -39,7 +39,7 @@ use crate::{
         identity::{Naming, NamingError},
         processor::Processor,
     },
-    store::{Intake, IntakeCancellation, Origin},
+    store::{Intake, IntakeCancellation, Origin, Requester},
 };
 
 /// Below which the façade lies.
@@ -124,6 +124,7 @@ pub async fn create(
         id: asked.id,
         body: &bytes,
         origin: Origin::Controller { api_key_id: caller.api_key_id },
+        requester: caller.api_key_id.map(Requester::ApiKey),
         received_at: state.clock.now(),
         latest: asked.latest,
         named,

@@ -36,7 +36,7 @@ impl Problem {
             }
             Self::QueueFull { .. } => ("queue-full", "Too many deletion requests wait"),
             Self::QuotaExceeded(_) => {
-                ("quota-exceeded", "The API key may not have so many samples deleted now")
+                ("quota-exceeded", "The requester may not have so many samples deleted now")
             }
             Self::TooFast { .. } => ("too-fast", "The caller's requests come too fast"),
             Self::NotCancellable { .. } => {
@@ -126,8 +126,8 @@ impl Problem {
             Self::IdempotencyKeyReused => "use a new key for a new request".into(),
             Self::QueueFull { limit } => format!("{limit} requests wait already").into(),
             Self::QuotaExceeded(Excess { samples, used, limit, .. }) => format!(
-                "it names {samples} samples; the key may have {limit} deleted within 24 hours, \
-                 and {used} were"
+                "it names {samples} samples; its requester may have {limit} deleted within 24 \
+                 hours, and {used} were"
             )
             .into(),
             Self::TooFast { per_minute, .. } => {

@@ -2,7 +2,7 @@
 //! libsodium's `crypto_sign`), in base64. Data Rights Protocol 0.9.4, sections 2.01, 2.04, 2.05 and
 //! 3.07.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::{SIGNATURE_LENGTH, Signature, VerifyingKey};
@@ -21,12 +21,13 @@ pub struct Trust {
     agents: Vec<Agent>,
 }
 
-/// An agent as the service directory of its network has it, and how many requests of it are let in.
+/// An agent as the service directory of its network has it, and how much of it is let in.
 #[derive(Clone, Debug)]
 pub struct Agent {
     id: String,
     key: VerifyingKey,
     requests_per_minute: Option<NonZeroU32>,
+    samples_per_day: Option<NonZeroU64>,
 }
 
 /// What is wrong with an entry of the configuration.
@@ -161,16 +162,25 @@ impl Agent {
         let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
         let key = key.filter(|key| !key.is_weak());
         let key = key.ok_or_else(|| AgentError::Key(id.to_owned()))?;
-        Ok(Self { id: id.to_owned(), key, requests_per_minute: None })
+        Ok(Self { id: id.to_owned(), key, requests_per_minute: None, samples_per_day: None })
     }
 
     #[must_use]
-    pub fn at_most(self, requests_per_minute: Option<NonZeroU32>) -> Self {
-        Self { requests_per_minute, ..self }
+    pub fn at_most(
+        self,
+        requests_per_minute: Option<NonZeroU32>,
+        samples_per_day: Option<NonZeroU64>,
+    ) -> Self {
+        Self { requests_per_minute, samples_per_day, ..self }
     }
 
     pub fn requests_per_minute(&self) -> Option<u32> {
         self.requests_per_minute.map(NonZeroU32::get)
+    }
+
+    /// Samples that its requests may name within 24 hours.
+    pub fn samples_per_day(&self) -> Option<u64> {
+        self.samples_per_day.map(NonZeroU64::get)
     }
 
     pub fn id(&self) -> &str {

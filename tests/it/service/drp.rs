@@ -387,14 +387,38 @@ async fn what_is_not_as_the_specification_has_it_is_refused_for_good() {
     assert_eq!(service.pages("/v1/deletion-requests").await.len(), 1);
 }
 
+/// With a limit for the first agent, and none for the second.
+async fn start_limited(limit: &str) -> Service {
+    let key = BASE64_STANDARD.encode(Agent::first().key.public_key());
+    let limited = format!("{{id=\"FIRST_AGENT\",verify_key=\"{key}\",{limit}}}");
+    let agents = format!("[{limited},{}]", Agent::second().configured());
+    start(Database::Sqlite, &[("FORGETD_DRP__AGENTS", agents.as_str())], &["--role", "api"]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_has_too_much_deleted_waits() {
+    let service = start_limited("samples_per_day=4").await;
+    ingest(&service).await;
+    let (first, second) = (Agent::first(), Agent::second());
+    let (first, second) = (first.set_up(&service).await, second.set_up(&service).await);
+    let exercise = async |session: &Session<'_>, person: &str| {
+        session.exercise(&session.deletion(&email(person))).await
+    };
+    assert_eq!(exercise(&first, "person-1").await.status, StatusCode::OK);
+    let refused = exercise(&first, "person-2").await;
+    assert_refused(&refused, StatusCode::TOO_MANY_REQUESTS, "names 3 samples");
+    let wait: u64 = refused.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((86_000..=86_400).contains(&wait), "{wait}");
+    assert_eq!(refused.body["fatal"], Value::Null, "it may be sent again");
+    for person in ["person-2", "person-3"] {
+        assert_eq!(exercise(&second, person).await.status, StatusCode::OK, "no limit");
+    }
+    assert_eq!(service.pages("/v1/deletion-requests").await.len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_asks_too_fast_waits() {
-    let key = BASE64_STANDARD.encode(Agent::first().key.public_key());
-    let limited = format!("{{id=\"FIRST_AGENT\",verify_key=\"{key}\",requests_per_minute=2}}");
-    let agents = format!("[{limited},{}]", Agent::second().configured());
-    let environment =
-        [("FORGETD_DRP__BUSINESS_ID", "FORGETD"), ("FORGETD_DRP__AGENTS", agents.as_str())];
-    let service = Service::start_with(Database::Sqlite, &environment, &[]).await;
+    let service = start_limited("requests_per_minute=2").await;
     let (first, second) = (Agent::first(), Agent::second());
     let (first, second) = (first.set_up(&service).await, second.set_up(&service).await);
     let check = async |session: &Session<'_>| {

@@ -6,14 +6,15 @@ use forgetd::{
     domain::{
         deletion::{ExtensionReason, NewDeadline},
         identity::Digest,
+        model::Model,
     },
     intake::{
         drp::{DrpReason, DrpState},
         standing::OpenDsrStatus,
     },
     store::{
-        Acceptance, AuditFilter, Cancellation, Delivery, Extension, IntakeCancellation,
-        NewAgentToken, NewCallback, NewDeletion, NewIntake, Origin, Signing,
+        Acceptance, AuditFilter, Cancellation, Delivery, Excess, Extension, IntakeCancellation,
+        NewAgentToken, NewCallback, NewDeletion, NewIntake, Origin, Requester, Signing,
     },
 };
 use serde_json::Value;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use super::{
     Ledger, at,
     intakes::{accept, subject},
-    new_id, on_both, subject_target,
+    new_deletion, new_id, on_both, subject_target,
 };
 
 on_both!(
@@ -32,6 +33,8 @@ on_both!(
     what_the_answer_said_is_not_told_again,
     an_extension_is_told_with_its_reason,
     what_it_counted_on_was_not_revoked_by_the_person,
+    a_quota_bounds_what_an_agent_brings_within_a_day,
+    intakes_that_race_share_a_quota,
 );
 
 fn token(agent_id: &str, text: &str, asked_at: i64) -> NewAgentToken {
@@ -213,4 +216,54 @@ async fn what_it_counted_on_was_not_revoked_by_the_person(ledger: &Ledger) {
     assert_eq!((status.status, status.reason), (DrpState::Denied, Some(DrpReason::Other)));
     assert_eq!(intake.status(), OpenDsrStatus::Cancelled);
     assert_eq!(told(ledger, &new).await.len(), 1);
+}
+
+/// Names two samples in each model, of an agent that may have five deleted a day.
+fn limited(models: &[&Model], person: u64, received_s: i64) -> NewIntake {
+    let requester = Requester::Agent { id: "FIRST".into(), samples_per_day: Some(5) };
+    let deletion = |model: &&Model| NewDeletion {
+        requester: Some(requester.clone()),
+        ..new_deletion(model, vec![subject_target(2 * person)], at(received_s))
+    };
+    let deletions = models.iter().map(deletion).collect();
+    NewIntake { received_at: at(received_s), ..brought(deletions) }
+}
+
+async fn a_quota_bounds_what_an_agent_brings_within_a_day(ledger: &Ledger) {
+    const DAY_S: i64 = 24 * 3600;
+    let (a, b) = (ledger.trained_model("a", 20).await, ledger.trained_model("b", 20).await);
+    let revoked = limited(&[&a, &b], 0, 20);
+    accept(ledger, &revoked).await;
+    ledger.store.cancel_intake(revoked.id, at(21)).await.unwrap();
+    accept(ledger, &limited(&[&a], 0, 22)).await;
+    // All of it or nothing.
+    let beyond = limited(&[&a, &b], 1, 32);
+    let refused = ledger.store.accept_intake(&beyond, 100).await.unwrap();
+    let wait = Duration::from_secs(24 * 3600 - 10);
+    let excess = Excess { samples: 2, used: 4, limit: 5, wait };
+    assert_eq!(refused, Acceptance::QuotaExceeded(excess));
+    assert_eq!(ledger.store.intake(beyond.id).await.unwrap(), None);
+    assert_eq!(ledger.store.deletion(beyond.deletions[0].id).await.unwrap(), None);
+    accept(ledger, &limited(&[&a], 1, 33)).await;
+    accept(ledger, &brought(vec![subject(&a, 4)])).await;
+    accept(ledger, &limited(&[&b], 2, 23 + DAY_S)).await;
+}
+
+async fn intakes_that_race_share_a_quota(ledger: &Ledger) {
+    ledger.store.issue_agent_token(&token("FIRST", "a", 10)).await.unwrap();
+    // On models of their own, so that no other lock puts them in order.
+    let mut models = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        models.push(ledger.trained_model(name, 8).await);
+    }
+    let stores = [ledger.store.clone(), ledger.of_another_process().await];
+    let racers = models.iter().zip(stores.iter().cycle()).map(|(model, store)| {
+        let (store, new) = (store.clone(), limited(&[model], 0, 20));
+        tokio::spawn(async move { store.accept_intake(&new, 100).await.unwrap() })
+    });
+    let mut accepted = 0;
+    for racer in racers.collect::<Vec<_>>() {
+        accepted += usize::from(matches!(racer.await.unwrap(), Acceptance::Accepted(_)));
+    }
+    assert_eq!(accepted, 2);
 }

@@ -15,7 +15,7 @@ use forgetd::{
     },
     store::{
         AuditFilter, DeletionFilter, Delivery, Extension, Idempotency, NewAgentToken, NewCallback,
-        NewIntake, Origin, Served, Store,
+        NewDeletion, NewIntake, Origin, Requester, Served, Store,
     },
 };
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
@@ -311,11 +311,13 @@ async fn deliver(store: &Store, model: &Model) {
 
 /// A request of another protocol, from its acceptance to its withdrawal.
 async fn take_in(store: &Store, model: &Model) {
+    let requester = Some(Requester::Agent { id: "FIRST".into(), samples_per_day: Some(9) });
     let deletion = new_deletion(model, vec![subject_target(520)], at(40));
+    let deletion = NewDeletion { requester, ..deletion };
     let new = NewIntake {
         id: new_id(),
         body: Digest::of(b""),
-        origin: Origin::Controller { api_key_id: None },
+        origin: Origin::Agent { agent_id: "FIRST".into(), request_id: None },
         received_at: at(40),
         due_by: at(90),
         deletions: vec![deletion],

@@ -1,4 +1,4 @@
-//! API keys, and how many samples each may have deleted within a day.
+//! API keys, and how many samples each requester may have deleted within a day.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use forgetd::{
         access::{ApiKey, KeyLimits, Scope, hash_secret},
         model::Model,
     },
-    store::{Acceptance, Excess, Idempotency, NewDeletion},
+    store::{Acceptance, Excess, Idempotency, NewDeletion, Requester},
 };
 
 use super::{Ledger, at, new_deletion, new_id, on_both, sample_target};
@@ -40,7 +40,8 @@ pub(super) fn by(
     now_s: i64,
 ) -> NewDeletion {
     let targets = numbers.map(sample_target).collect();
-    NewDeletion { api_key_id: Some(key.id), ..new_deletion(model, targets, at(now_s)) }
+    let requester = Some(Requester::ApiKey(key.id));
+    NewDeletion { requester, ..new_deletion(model, targets, at(now_s)) }
 }
 
 async fn a_key_is_found_by_its_newest_secret_until_it_is_revoked(ledger: &Ledger) {
