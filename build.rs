@@ -1,5 +1,7 @@
 //! Fingerprints of the code that decides results: `forgetd evaluate` keeps trained models and
 //! measured figures between runs, and may use them again only where the same code made them.
+//!
+//! Says also that migrations are part of the program, which Cargo cannot know of new ones.
 
 use std::{
     fs,
@@ -9,6 +11,7 @@ use std::{
 };
 
 fn main() -> io::Result<()> {
+    println!("cargo:rerun-if-changed=migrations");
     let training = ["src/nn"];
     let figures = ["src/nn", "src/unlearning", "src/evaluation"];
     println!("cargo:rustc-env=FORGETD_TRAINING_CODE={}", fingerprint(&training)?);
