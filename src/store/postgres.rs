@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use sqlx::{
-    Executor as _, PgPool, Postgres, Transaction,
+    Connection as _, Executor as _, PgPool, Postgres, Transaction,
     migrate::Migrator,
     postgres::{PgConnectOptions, PgListener, PgPoolOptions},
 };
@@ -34,6 +34,9 @@ const CONNECTIONS_MAX: u32 = 16;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
+/// A connection that was in use so lately is not asked first whether it is there still.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
 /// The location for messages (without credentials) and the pool.
 pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
     let options = PgConnectOptions::from_str(url).map_err(|error| StoreError::Open {
@@ -45,6 +48,15 @@ pub(super) async fn open(url: &str) -> Result<(String, PgPool), StoreError> {
     let pool = PgPoolOptions::new()
         .max_connections(CONNECTIONS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .test_before_acquire(false)
+        .before_acquire(|connection, metadata| {
+            Box::pin(async move {
+                if metadata.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        })
         .after_connect(|connection, _| {
             Box::pin(async move {
                 // A lock that is held for too long is reported, not waited for without end.

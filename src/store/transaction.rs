@@ -16,15 +16,13 @@ use crate::{
 };
 
 /// `reading!(store, "operation", async |tx| { ... })`: one transaction that reads one state of the
-/// ledger. (A macro, because the future of an async closure that borrows is not known to be
-/// `Send` behind a function's bound.)
+/// ledger. It ends as its connection goes back to the pool, which nobody waits for. (A macro, because
+/// the future of an async closure that borrows is not known to be `Send` behind a function's bound.)
 macro_rules! reading {
     ($store:expr, $operation:literal, async |$tx:ident| $work:expr) => {{
         let mut transaction = $store.begin_reading($operation).await?;
         let $tx = &mut transaction;
-        let value = $crate::store::transaction::work(async { $work }).await?;
-        transaction.end().await?;
-        Ok(value)
+        $crate::store::transaction::work(async { $work }).await
     }};
 }
 
@@ -137,12 +135,6 @@ impl Tx {
             }
             Err(source) => Err(StoreError::of(operation, source)),
         }
-    }
-
-    /// Ends a reading.
-    pub(super) async fn end(self) -> Result<(), StoreError> {
-        let Self { operation, connection, .. } = self;
-        connection.commit().await.map_err(|source| StoreError::of(operation, source))
     }
 
     pub(super) fn dialect(&self) -> Dialect {
