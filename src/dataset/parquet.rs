@@ -1,5 +1,6 @@
 //! Parquet: tables, and images as data sets on the web store them.
 
+mod bounded;
 mod column;
 mod image;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use ::parquet::{
 };
 use arrow_array::{RecordBatch, RecordBatchReader};
 
-use self::image::ImageColumn;
+use self::{bounded::Bounded, image::ImageColumn};
 use super::{
     cell::Spot,
     raw_sample::{Place, RawSample, ReadError},
@@ -137,13 +138,13 @@ pub fn infer_schema<T: ChunkReader + 'static>(
 
 fn open<T: ChunkReader + 'static>(
     file: T,
-) -> Result<ParquetRecordBatchReaderBuilder<T>, ReadError> {
+) -> Result<ParquetRecordBatchReaderBuilder<Bounded<T>>, ReadError> {
     if file.len() == 0 {
         return Err(ReadError::Empty);
     }
     // Without the hints that Arrow's own writer leaves, strings are strings, however packed.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let open = || ParquetRecordBatchReaderBuilder::try_new_with_options(file, options);
+    let open = || ParquetRecordBatchReaderBuilder::try_new_with_options(Bounded(file), options);
     let builder = decode(0, open)?;
     let mut names = BTreeSet::new();
     match builder.schema().fields().iter().find(|field| !names.insert(field.name())) {
