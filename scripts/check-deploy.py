@@ -154,6 +154,8 @@ def check_dockerfile(manifest):
         elif name == "RUN" and "cargo build" in rest:
             builds += 1
             stages[list(stages)[-1]]["builds"] = True
+            made = [path for paths in re.findall(r"\btouch ([^&]+)", rest) for path in paths.split()]
+            copied.extend(map(os.path.normpath, made))
             for target in targets:
                 fits = lies_in(target, copied)
                 check(fits, f"Dockerfile: cargo build needs {target}, which Cargo.toml names")
