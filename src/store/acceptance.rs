@@ -57,10 +57,7 @@ impl NewDeletion {
     }
 
     pub(super) fn api_key_id(&self) -> Option<Uuid> {
-        match self.requester {
-            Some(Requester::ApiKey(id)) => Some(id),
-            Some(Requester::Agent { .. }) | None => None,
-        }
+        self.requester.as_ref().and_then(Requester::api_key_id)
     }
 }
 

@@ -39,6 +39,22 @@ pub enum Requester {
     Agent { id: String, samples_per_day: Option<u64> },
 }
 
+impl Requester {
+    pub(super) fn api_key_id(&self) -> Option<Uuid> {
+        match self {
+            Self::ApiKey(id) => Some(*id),
+            Self::Agent { .. } => None,
+        }
+    }
+
+    fn limited_agent(&self) -> Option<&str> {
+        match self {
+            Self::Agent { id, samples_per_day: Some(_) } => Some(id),
+            Self::Agent { samples_per_day: None, .. } | Self::ApiKey(_) => None,
+        }
+    }
+}
+
 /// How far a request goes beyond its requester's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
@@ -90,14 +106,8 @@ pub(super) async fn lock_quotas(
     tx: &mut Tx,
     deletions: &[&NewDeletion],
 ) -> Result<Quotas, StoreError> {
-    let (mut api_keys, mut agents) = (BTreeSet::new(), BTreeSet::new());
-    for requester in deletions.iter().filter_map(|new| new.requester.as_ref()) {
-        match requester {
-            Requester::ApiKey(id) => drop(api_keys.insert(*id)),
-            Requester::Agent { samples_per_day: None, .. } => {}
-            Requester::Agent { id, .. } => drop(agents.insert(id)),
-        }
-    }
+    let requesters = || deletions.iter().filter_map(|new| new.requester.as_ref());
+    let api_keys: BTreeSet<Uuid> = requesters().filter_map(Requester::api_key_id).collect();
     let mut quotas = HashMap::new();
     if !api_keys.is_empty() {
         let api_keys = Vec::from_iter(api_keys);
@@ -108,8 +118,9 @@ pub(super) async fn lock_quotas(
         }
     }
     if tx.dialect() == Dialect::Postgres {
+        let agents: BTreeSet<&str> = requesters().filter_map(Requester::limited_agent).collect();
         for id in agents {
-            tx.query(LOCK_AGENT).bind(id.as_str()).fetch_optional().await?;
+            tx.query(LOCK_AGENT).bind(id).fetch_optional().await?;
         }
     }
     Ok(Quotas(quotas))
