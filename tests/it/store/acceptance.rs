@@ -22,6 +22,7 @@ on_both!(
     cancelling_frees_the_samples,
     a_request_that_another_counts_on_cannot_be_cancelled,
     ten_thousand_targets_are_fast,
+    a_claim_changes_no_index,
 );
 
 async fn targets_are_resolved_and_counted_once(ledger: &Ledger) {
@@ -188,4 +189,24 @@ async fn ten_thousand_targets_are_fast(ledger: &Ledger) {
     println!("10,000 targets accepted in {elapsed:?} on {}", ledger.url);
     assert_eq!(details.request.samples, 10_000);
     assert!(elapsed.as_secs() < 10, "took {elapsed:?}");
+}
+
+/// No index of samples depends on the request that claims them, nor does a partial one's predicate.
+async fn a_claim_changes_no_index(ledger: &Ledger) {
+    let [indices, naming_claims] = if ledger.url.starts_with("sqlite:") {
+        [
+            "SELECT COUNT(*) FROM sqlite_master WHERE tbl_name = 'samples' AND type = 'index'
+             AND sql LIKE '%model_id%'",
+            "SELECT COUNT(*) FROM sqlite_master WHERE tbl_name = 'samples' AND type = 'index'
+             AND sql LIKE '%deletion_id%'",
+        ]
+    } else {
+        [
+            "SELECT COUNT(*) FROM pg_indexes WHERE tablename = 'samples'
+             AND indexdef LIKE '%model_id%'",
+            "SELECT COUNT(*) FROM pg_indexes WHERE tablename = 'samples'
+             AND indexdef LIKE '%deletion_id%'",
+        ]
+    };
+    assert_eq!((ledger.integer(indices).await, ledger.integer(naming_claims).await), (5, 0));
 }
