@@ -1,14 +1,14 @@
-//! The Data Rights Protocol, as an Authorized Agent sees it; messages are signed by another
-//! implementation of Ed25519 than the service's.
+//! The Data Rights Protocol, as an Authorized Agent sees it.
+
+mod agent;
 
 use std::time::Duration;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use forgetd::{clock::Clock, domain::timestamp::Timestamp};
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
+use self::agent::{Agent, Session, now, send, with};
 use super::{
     Database, Service,
     drop::email,
@@ -18,135 +18,6 @@ use super::{
 use crate::receiver::{Receiver, Reply};
 
 const REQUESTS: &str = "/drp/v1/data-rights-request";
-
-/// An agent with its signing key.
-struct Agent {
-    id: &'static str,
-    key: Ed25519KeyPair,
-}
-
-/// An agent with the token that it got.
-struct Session<'s> {
-    service: &'s Service,
-    agent: Agent,
-    token: String,
-}
-
-impl Agent {
-    fn new(id: &'static str, seed: u8) -> Self {
-        Self { id, key: Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap() }
-    }
-
-    fn first() -> Self {
-        Self::new("FIRST_AGENT", 1)
-    }
-
-    fn second() -> Self {
-        Self::new("SECOND_AGENT", 2)
-    }
-
-    /// As the configuration has it.
-    fn configured(&self) -> String {
-        let key = BASE64_STANDARD.encode(self.key.public_key());
-        format!("{{id=\"{}\",verify_key=\"{key}\"}}", self.id)
-    }
-
-    fn sign(&self, message: &Value) -> String {
-        let message = message.to_string();
-        let signature = self.key.sign(message.as_bytes());
-        BASE64_STANDARD.encode([signature.as_ref(), message.as_bytes()].concat())
-    }
-
-    /// The claims of a message that is issued now and good for ten minutes.
-    fn claims(&self) -> Value {
-        json!({
-            "agent-id": self.id,
-            "business-id": "FORGETD",
-            "issued-at": now(),
-            "expires-at": now().plus(Duration::from_mins(10)),
-            "drp.version": "0.9.4",
-        })
-    }
-
-    async fn set_up(self, service: &Service) -> Session<'_> {
-        let path = format!("/drp/v1/agent/{}", self.id);
-        let got = send(service, Method::POST, &path, None, Some(&self.sign(&self.claims()))).await;
-        assert_eq!(got.status, StatusCode::OK, "{got:#?}");
-        assert_eq!(got.body["agent-id"], self.id);
-        let token = got.body["token"].as_str().unwrap().to_owned();
-        Session { service, agent: self, token }
-    }
-}
-
-impl Session<'_> {
-    async fn send(&self, method: Method, path: &str, body: Option<&str>) -> Answer {
-        send(self.service, method, path, Some(&self.token), body).await
-    }
-
-    async fn exercise(&self, message: &Value) -> Answer {
-        self.send(Method::POST, REQUESTS, Some(&self.agent.sign(message))).await
-    }
-
-    async fn read(&self, id: &str) -> Answer {
-        self.send(Method::GET, &format!("{REQUESTS}/{id}"), None).await
-    }
-
-    async fn revoke(&self, id: &str) -> Answer {
-        let message = self.agent.sign(&json!({"reason": "person-1 wants to stay"}));
-        self.send(Method::DELETE, &format!("{REQUESTS}/{id}"), Some(&message)).await
-    }
-
-    /// A deletion of the person with this address.
-    fn deletion(&self, address: &str) -> Value {
-        with(
-            self.agent.claims(),
-            &json!({
-                "exercise": "deletion",
-                "regime": "ccpa",
-                "relationships": ["customer"],
-                "name": "Person One",
-                "email": address,
-                "email_verified": true,
-            }),
-        )
-    }
-
-    async fn becomes(&self, id: &str, status: &str) -> Value {
-        eventually(
-            &format!("rights request {id} becomes {status}"),
-            async || self.read(id).await.body,
-            |body| body["status"] == status,
-        )
-        .await
-    }
-}
-
-fn with(mut message: Value, more: &Value) -> Value {
-    let more = more.as_object().unwrap().clone();
-    message.as_object_mut().unwrap().extend(more);
-    message
-}
-
-fn now() -> Timestamp {
-    Clock::system().now()
-}
-
-async fn send(
-    service: &Service,
-    method: Method,
-    path: &str,
-    token: Option<&str>,
-    body: Option<&str>,
-) -> Answer {
-    let mut request = service.request(method, path);
-    if let Some(token) = token {
-        request = request.bearer_auth(token);
-    }
-    if let Some(body) = body {
-        request = request.header(CONTENT_TYPE, "text/plain").body(body.to_owned());
-    }
-    answer(request).await
-}
 
 /// With both agents trusted.
 async fn start(database: Database, more: &[(&str, &str)], arguments: &[&str]) -> Service {
@@ -389,9 +260,7 @@ async fn what_is_not_as_the_specification_has_it_is_refused_for_good() {
 
 /// With a limit for the first agent, and none for the second.
 async fn start_limited(limit: &str) -> Service {
-    let key = BASE64_STANDARD.encode(Agent::first().key.public_key());
-    let limited = format!("{{id=\"FIRST_AGENT\",verify_key=\"{key}\",{limit}}}");
-    let agents = format!("[{limited},{}]", Agent::second().configured());
+    let agents = format!("[{},{}]", Agent::first().limited(limit), Agent::second().configured());
     start(Database::Sqlite, &[("FORGETD_DRP__AGENTS", agents.as_str())], &["--role", "api"]).await
 }
 

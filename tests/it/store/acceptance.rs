@@ -10,7 +10,9 @@ use forgetd::{
     store::{Acceptance, Cancellation, Idempotency},
 };
 
-use super::{Ledger, at, new_deletion, new_id, on_both, sample_target, samples, subject_target};
+use super::{
+    Ledger, at, new_deletion, new_id, on_both, race, sample_target, samples, subject_target,
+};
 
 on_both!(
     targets_are_resolved_and_counted_once,
@@ -113,12 +115,12 @@ async fn racing_keys_give_one_request(ledger: &Ledger) {
         let mut new = new_deletion(&model, vec![sample_target(0)], at(20));
         new.idempotency = Some(idempotency("k", b"body"));
         let store = stores[racer % 2].clone();
-        tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
+        async move { store.accept_deletion(&new, 100).await.unwrap() }
     });
     let mut ids = Vec::new();
     let mut accepted = 0;
-    for racer in racers.collect::<Vec<_>>() {
-        match racer.await.unwrap() {
+    for answer in race(racers).await {
+        match answer {
             Acceptance::Accepted(details) => {
                 accepted += 1;
                 ids.push(details.request.id);
@@ -138,11 +140,11 @@ async fn racing_requests_share_no_sample(ledger: &Ledger) {
     let racers = (0..8).map(|racer| {
         let new = new_deletion(&model, (0..40).map(sample_target).collect(), at(20));
         let store = stores[racer % 2].clone();
-        tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
+        async move { store.accept_deletion(&new, 100).await.unwrap() }
     });
     let mut samples = 0;
-    for racer in racers.collect::<Vec<_>>() {
-        let Acceptance::Accepted(details) = racer.await.unwrap() else { panic!("not accepted") };
+    for answer in race(racers).await {
+        let Acceptance::Accepted(details) = answer else { panic!("not accepted") };
         samples += details.request.samples;
     }
     assert_eq!(samples, 40);

@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::{
     Ledger, at,
     intakes::{accept, subject},
-    new_deletion, new_id, on_both, subject_target,
+    new_deletion, new_id, on_both, race, subject_target,
 };
 
 on_both!(
@@ -73,13 +73,9 @@ async fn a_token_replaces_the_one_before(ledger: &Ledger) {
 async fn of_tokens_asked_for_at_once_one_is_issued(ledger: &Ledger) {
     let issues = (0..8).map(|number| {
         let (store, new) = (ledger.store.clone(), token("FIRST", &number.to_string(), 10));
-        tokio::spawn(async move { store.issue_agent_token(&new).await.unwrap() })
+        async move { store.issue_agent_token(&new).await.unwrap() }
     });
-    let mut tokens = 0;
-    for issue in issues.collect::<Vec<_>>() {
-        tokens += i32::from(issue.await.unwrap());
-    }
-    assert_eq!(tokens, 1);
+    assert_eq!(race(issues).await.iter().filter(|issued| **issued).count(), 1);
 }
 
 fn brought(deletions: Vec<NewDeletion>) -> NewIntake {
@@ -259,11 +255,8 @@ async fn intakes_that_race_share_a_quota(ledger: &Ledger) {
     let stores = [ledger.store.clone(), ledger.of_another_process().await];
     let racers = models.iter().zip(stores.iter().cycle()).map(|(model, store)| {
         let (store, new) = (store.clone(), limited(&[model], 0, 20));
-        tokio::spawn(async move { store.accept_intake(&new, 100).await.unwrap() })
+        async move { store.accept_intake(&new, 100).await.unwrap() }
     });
-    let mut accepted = 0;
-    for racer in racers.collect::<Vec<_>>() {
-        accepted += usize::from(matches!(racer.await.unwrap(), Acceptance::Accepted(_)));
-    }
-    assert_eq!(accepted, 2);
+    let answers = race(racers).await;
+    assert_eq!(answers.iter().filter(|it| matches!(it, Acceptance::Accepted(_))).count(), 2);
 }

@@ -9,7 +9,7 @@ use forgetd::{
     store::AuditFilter,
 };
 
-use super::{Ledger, at, new_id, on_both, sample_target};
+use super::{Ledger, at, new_id, on_both, race, sample_target};
 
 on_both!(
     indices_are_dense_under_concurrent_writers,
@@ -25,7 +25,7 @@ async fn indices_are_dense_under_concurrent_writers(ledger: &Ledger) {
     let writers = (0..16_u64).map(|writer| {
         let (store, model) =
             (ledger.store.clone(), models[usize::try_from(writer % 4).unwrap()].clone());
-        tokio::spawn(async move {
+        async move {
             for round in 0..4 {
                 let target = vec![sample_target(writer / 4 + round * 4)];
                 let new = super::new_deletion(&model, target, at(20));
@@ -33,11 +33,9 @@ async fn indices_are_dense_under_concurrent_writers(ledger: &Ledger) {
                 store.cancel_deletion(new.id, at(21)).await.unwrap();
                 store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(22)).await.unwrap();
             }
-        })
+        }
     });
-    for writer in writers.collect::<Vec<_>>() {
-        writer.await.unwrap();
-    }
+    race(writers).await;
     let events = ledger.store.audit_events(&AuditFilter::default(), 0, 10_000).await.unwrap();
     // Per model: created, ingested, queued, published; a settlement queued once.
     assert_eq!(events.len(), 4 * 5 + 16 * 4 * 2);

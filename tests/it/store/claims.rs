@@ -11,7 +11,9 @@ use forgetd::{
     store::{Claim, Enqueued, NewDeletion, StoreError},
 };
 
-use super::{LEASE, Ledger, at, claim, new_deletion, new_id, on_both, sample_target, samples};
+use super::{
+    LEASE, Ledger, at, claim, new_deletion, new_id, on_both, race, sample_target, samples,
+};
 
 on_both!(
     nothing_is_claimed_of_nothing,
@@ -99,19 +101,16 @@ async fn concurrent_claimers_get_each_job_once(ledger: &Ledger) {
     }
     let claimers = (0..8).map(|_| {
         let store = ledger.store.clone();
-        tokio::spawn(async move {
+        async move {
             let mut claimed = Vec::new();
             // A claimer that lost every race to others comes back, as a woken worker does.
             for _ in 0..20 {
                 claimed.extend(store.claim(&claim(at(21))).await.unwrap());
             }
             claimed
-        })
+        }
     });
-    let mut claimed = Vec::new();
-    for claimer in claimers.collect::<Vec<_>>() {
-        claimed.extend(claimer.await.unwrap());
-    }
+    let claimed = race(claimers).await.concat();
     let of_models: HashSet<_> = claimed.iter().map(|it| it.model.id).collect();
     let requests: HashSet<_> = claimed.iter().flat_map(|it| it.requests.clone()).collect();
     assert_eq!((claimed.len(), of_models.len(), requests.len()), (12, 12, 12));
@@ -128,13 +127,9 @@ async fn one_model_has_one_running_job(ledger: &Ledger) {
     ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
     let claimers = (0..8).map(|_| {
         let store = ledger.store.clone();
-        tokio::spawn(async move { store.claim(&claim(at(21))).await.unwrap() })
+        async move { store.claim(&claim(at(21))).await.unwrap() }
     });
-    let mut claimed = 0;
-    for claimer in claimers.collect::<Vec<_>>() {
-        claimed += usize::from(claimer.await.unwrap().is_some());
-    }
-    assert_eq!(claimed, 1);
+    assert_eq!(race(claimers).await.iter().flatten().count(), 1);
 }
 
 async fn expired_leases_are_claimed_again_and_at_last_later_and_later(ledger: &Ledger) {

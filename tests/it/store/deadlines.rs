@@ -15,7 +15,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Ledger, at, new_deletion, new_id, on_both, sample_target, samples,
+    Ledger, at, new_deletion, new_id, on_both, race, sample_target, samples,
     webhooks::{settings, webhook},
 };
 
@@ -83,13 +83,9 @@ async fn each_deadline_is_warned_of_once(ledger: &Ledger) {
     let far = due(ledger, &model, 1, at(300)).await;
     let warnings = (0..4).map(|_| {
         let (store, model_id) = (ledger.store.clone(), model.id);
-        tokio::spawn(async move { store.warn_of_deadlines(model_id, at(200), at(50)).await })
+        async move { store.warn_of_deadlines(model_id, at(200), at(50)).await.unwrap() }
     });
-    let mut warned = 0;
-    for warning in warnings.collect::<Vec<_>>() {
-        warned += warning.await.unwrap().unwrap();
-    }
-    assert_eq!(warned, 1, "by one worker");
+    assert_eq!(race(warnings).await.iter().sum::<u64>(), 1, "by one worker");
     let [leaf] = leaves(ledger, near, "deletion.deadline_approaching").await.try_into().unwrap();
     assert_eq!(leaf["details"]["due_by"], at(100).to_string());
     assert!(leaves(ledger, far, "deletion.deadline_approaching").await.is_empty());

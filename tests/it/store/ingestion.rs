@@ -11,8 +11,8 @@ use forgetd::{
 };
 
 use super::{
-    Ledger, at, features_of, new_id, on_both, sample_key, sample_target, samples, subject_key,
-    subject_target,
+    Ledger, at, features_of, new_id, on_both, race, sample_key, sample_target, samples,
+    subject_key, subject_target,
 };
 
 on_both!(
@@ -140,17 +140,15 @@ async fn a_deletion_during_an_ingestion_is_seen_at_its_commit(ledger: &Ledger) {
 
 async fn concurrent_ingestions_get_ordinals_of_their_own(ledger: &Ledger) {
     let model = ledger.model("m").await;
-    let tasks = (0..4).map(|n| {
+    let ingestions = (0..4).map(|n| {
         let (store, model_id) = (ledger.store.clone(), model.id);
-        tokio::spawn(async move {
+        async move {
             let mut ingestion = store.begin_ingestion(new_id(), model_id).await.unwrap();
             ingestion.add(&samples(n * 50..n * 50 + 50, 1_000)).await.unwrap();
             ingestion.commit(at(1)).await.unwrap();
-        })
+        }
     });
-    for task in tasks.collect::<Vec<_>>() {
-        task.await.unwrap();
-    }
+    race(ingestions).await;
     assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 200);
     assert_eq!(ledger.store.last_ordinal(model.id).await.unwrap(), Some(199));
 }

@@ -12,7 +12,7 @@ use forgetd::{
 };
 use uuid::Uuid;
 
-use super::{Ledger, at, new_deletion, new_id, on_both, subject_target};
+use super::{Ledger, at, new_deletion, new_id, on_both, race, subject_target};
 
 on_both!(
     all_requests_of_an_intake_are_accepted_or_none,
@@ -147,18 +147,16 @@ async fn cancelling_withdraws_every_request_of_its_own(ledger: &Ledger) {
 async fn posted_at_the_same_time_it_is_one_intake(ledger: &Ledger) {
     let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
     let new = intake(vec![subject(&a, 0), subject(&b, 0)]);
-    let copies: Vec<_> = (0..8)
-        .map(|_| {
-            let mut copy = new.clone();
-            copy.deletions.iter_mut().for_each(|deletion| deletion.id = new_id());
-            copy.deletions.reverse();
-            let store = ledger.store.clone();
-            tokio::spawn(async move { store.accept_intake(&copy, 100).await.unwrap() })
-        })
-        .collect();
+    let copies = (0..8).map(|_| {
+        let mut copy = new.clone();
+        copy.deletions.iter_mut().for_each(|deletion| deletion.id = new_id());
+        copy.deletions.reverse();
+        let store = ledger.store.clone();
+        async move { store.accept_intake(&copy, 100).await.unwrap() }
+    });
     let mut accepted = 0;
-    for copy in copies {
-        match copy.await.unwrap() {
+    for answer in race(copies).await {
+        match answer {
             Acceptance::Accepted(_) => accepted += 1,
             Acceptance::Repeated(intake) => assert_eq!(intake.own().count(), 2),
             other => panic!("{other:?}"),
@@ -221,11 +219,9 @@ async fn requests_that_end_at_the_same_time_are_told_as_one_end(ledger: &Ledger)
         accept(ledger, &new).await;
         let ends = new.deletions.iter().map(|deletion| {
             let (store, id) = (ledger.store.clone(), deletion.id);
-            tokio::spawn(async move { store.cancel_deletion(id, at(30)).await.unwrap() })
+            async move { store.cancel_deletion(id, at(30)).await.unwrap() }
         });
-        for end in ends.collect::<Vec<_>>() {
-            assert_eq!(end.await.unwrap(), Cancellation::Cancelled);
-        }
+        assert_eq!(race(ends).await, [Cancellation::Cancelled; 2]);
         // One withdrawn and one waiting is pending still.
         assert_eq!(told(ledger, &new).await, ["cancelled"]);
     }

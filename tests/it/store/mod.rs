@@ -19,6 +19,7 @@ mod leases;
 mod lists;
 mod machine;
 mod master_key;
+mod messages;
 mod plans;
 mod propagation;
 mod publication;
@@ -232,6 +233,18 @@ impl Ledger {
         let publication = publication(&claimed, now, Cause::Unlearned, parent);
         self.store.publish(&publication).await.unwrap()
     }
+}
+
+/// What each of these comes to, all of them at once.
+pub async fn race<T: Send + 'static>(
+    racers: impl IntoIterator<Item = impl Future<Output = T> + Send + 'static>,
+) -> Vec<T> {
+    let racers: Vec<_> = racers.into_iter().map(tokio::spawn).collect();
+    let mut results = Vec::new();
+    for racer in racers {
+        results.push(racer.await.unwrap());
+    }
+    results
 }
 
 /// The master key of the tests' ledgers.

@@ -10,7 +10,7 @@ use forgetd::{
     store::{Acceptance, Excess, Idempotency, NewDeletion, Requester},
 };
 
-use super::{Ledger, at, new_deletion, new_id, on_both, sample_target};
+use super::{Ledger, at, new_deletion, new_id, on_both, race, sample_target};
 
 on_both!(
     a_key_is_found_by_its_newest_secret_until_it_is_revoked,
@@ -123,11 +123,8 @@ async fn racing_requests_share_a_quota(ledger: &Ledger) {
     let stores = [ledger.store.clone(), ledger.of_another_process().await];
     let racers = models.iter().zip(stores.iter().cycle()).map(|(model, store)| {
         let (store, new) = (store.clone(), by(&key, model, 0..2, 20));
-        tokio::spawn(async move { store.accept_deletion(&new, 100).await.unwrap() })
+        async move { store.accept_deletion(&new, 100).await.unwrap() }
     });
-    let mut accepted = 0;
-    for racer in racers.collect::<Vec<_>>() {
-        accepted += usize::from(matches!(racer.await.unwrap(), Acceptance::Accepted(_)));
-    }
-    assert_eq!(accepted, 2);
+    let answers = race(racers).await;
+    assert_eq!(answers.iter().filter(|it| matches!(it, Acceptance::Accepted(_))).count(), 2);
 }
