@@ -6,9 +6,9 @@ use serde_json::json;
 use super::{
     bench::Measured,
     case::Case,
-    error::EvaluationError,
+    error::{EvaluationError, Failure},
     figure::Figures,
-    fitting::{Failure, Fitting},
+    fitting::Fitting,
     library::Library,
     storage::{self, Storage},
     suite::{Contender, MethodSpec},

@@ -6,7 +6,7 @@ use crate::{
     dataset::{encoder::EncodingError, raw_sample::ReadError},
     domain::network::NetworkError,
     nn::{training::TrainingError, weights::WeightsError},
-    unlearning::MethodError,
+    unlearning::{MethodError, UnlearningError},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -51,5 +51,27 @@ pub enum EvaluationError {
 impl EvaluationError {
     pub fn method(source: MethodError) -> Self {
         Self::Method(Box::new(source))
+    }
+}
+
+/// Why a method has no result.
+pub enum Failure {
+    /// The method's own; the rest of the case goes on.
+    Method(UnlearningError),
+    Evaluation(EvaluationError),
+}
+
+impl From<EvaluationError> for Failure {
+    fn from(error: EvaluationError) -> Self {
+        Self::Evaluation(error)
+    }
+}
+
+impl From<UnlearningError> for Failure {
+    fn from(error: UnlearningError) -> Self {
+        match error {
+            UnlearningError::Cancelled => Self::Evaluation(EvaluationError::Stopped),
+            error => Self::Method(error),
+        }
     }
 }

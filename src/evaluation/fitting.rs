@@ -6,19 +6,14 @@ use super::{
     bench::{Bench, Judged, Measured},
     case::Case,
     cell::{DriftPoint, Results},
-    error::EvaluationError,
+    error::{EvaluationError, Failure},
     library::Library,
     lira::Lira,
     sisa::Sisa,
     suite::{Contender, MethodSpec},
     update::{Trained, requests},
 };
-use crate::{
-    clock::Clock,
-    domain::watch::Watch,
-    nn::network::Network,
-    unlearning::{UnlearningError, Update},
-};
+use crate::{clock::Clock, domain::watch::Watch, nn::network::Network, unlearning::Update};
 
 /// Points of a drift curve, at most.
 const DRIFT_POINTS: usize = 10;
@@ -173,28 +168,6 @@ impl<'a> Fitting<'a> {
         let points = DRIFT_POINTS.min(total);
         let numbers = (1..=points).map(|point| total * point / points);
         numbers.map(|number| (number, requests[number - 1].span.end)).collect()
-    }
-}
-
-/// Why a method has no result.
-pub enum Failure {
-    /// The method's own; the rest of the case goes on.
-    Method(UnlearningError),
-    Evaluation(EvaluationError),
-}
-
-impl From<EvaluationError> for Failure {
-    fn from(error: EvaluationError) -> Self {
-        Self::Evaluation(error)
-    }
-}
-
-impl From<UnlearningError> for Failure {
-    fn from(error: UnlearningError) -> Self {
-        match error {
-            UnlearningError::Cancelled => Self::Evaluation(EvaluationError::Stopped),
-            error => Self::Method(error),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     case::Case,
     cell::RETRAIN,
-    error::EvaluationError,
+    error::{EvaluationError, Failure},
     library::{Library, Training},
     sisa::Sisa,
     statistics::median,
@@ -18,7 +18,6 @@ use crate::{
     clock::Clock,
     domain::{chain::Chain, watch::Watch},
     nn::training::TrainingError,
-    unlearning::UnlearningError,
 };
 
 /// A case whose methods are timed.
@@ -107,7 +106,7 @@ impl Timed {
             };
             let (seconds, failure) = match timed {
                 Ok(seconds) => (seconds, None),
-                Err(Failure::Method(why)) => (Vec::new(), Some(why)),
+                Err(Failure::Method(error)) => (Vec::new(), Some(Chain(&error).to_string())),
                 Err(Failure::Evaluation(error)) => return Err(error),
             };
             storage::write_json(&path, &TimingCell { key, deleted, seconds, failure })?;
@@ -231,24 +230,4 @@ fn time_training(
         source => EvaluationError::Training { what: RETRAIN.to_owned(), source: Box::new(source) },
     })?;
     Ok(clock.monotonic().duration_since(started).as_secs_f64())
-}
-
-enum Failure {
-    Method(String),
-    Evaluation(EvaluationError),
-}
-
-impl From<EvaluationError> for Failure {
-    fn from(error: EvaluationError) -> Self {
-        Self::Evaluation(error)
-    }
-}
-
-impl From<UnlearningError> for Failure {
-    fn from(error: UnlearningError) -> Self {
-        match error {
-            UnlearningError::Cancelled => Self::Evaluation(EvaluationError::Stopped),
-            error => Self::Method(Chain(&error).to_string()),
-        }
-    }
 }
