@@ -47,6 +47,8 @@ def raw_sqlite(bench, ledger):
     database = sqlite3.connect(file, isolation_level=None)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
+    # As `forgetd ingest` has it.
+    database.execute("PRAGMA cache_size = -262144")
     database.execute("ATTACH ? AS ledger", (f"file:{ledger}?mode=ro",))
     for (sql,) in database.execute(
             "SELECT sql FROM ledger.sqlite_master WHERE tbl_name IN (?, ?) AND sql IS NOT NULL"

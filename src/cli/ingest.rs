@@ -118,6 +118,7 @@ impl IngestArgs {
             None => self.create_model(&ledger, format, &clock, &ids).await?,
         };
         let samples = self.samples(format, &model.schema)?;
+        ledger.store.expect_many_samples().await?;
         let mut ingestion = ledger.store.begin_ingestion(ids.next(clock.now()), model.id).await?;
         let preparing = Preparing {
             samples,

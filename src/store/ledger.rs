@@ -132,6 +132,17 @@ impl Store {
         }
     }
 
+    /// Before an ingestion of any size, in a process of its own: more of the ledger is kept in memory, on
+    /// `SQLite` up to 256 MiB. `PostgreSQL`'s cache is its server's.
+    pub async fn expect_many_samples(&self) -> Result<(), StoreError> {
+        match &self.shared.pools {
+            Pools::Sqlite { write, .. } => sqlite::expect_many_samples(write)
+                .await
+                .map_err(|source| StoreError::of("expect_many_samples", source)),
+            Pools::Postgres { .. } => Ok(()),
+        }
+    }
+
     /// After much has come into `PostgreSQL`'s tables: `ANALYZE ...`. Only speed is at stake.
     pub(super) async fn refresh_statistics(&self, statement: &'static str) {
         if let Pools::Postgres { pool, .. } = &self.shared.pools {

@@ -33,6 +33,9 @@ const ROW_BUFFER: usize = 1_024;
 /// Of the writer, in KiB: what a flood of requests touches lies all over the indices by keys.
 const WRITER_CACHE: &str = "-16384";
 
+/// Of the writer of a process that ingests and does nothing else.
+const INGESTING_CACHE: &str = "PRAGMA cache_size = -262144";
+
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const TRUNCATE_ATTEMPTS: u32 = 20;
@@ -100,6 +103,12 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path).map(drop)
+}
+
+/// Every sample writes to pages all over the indices by keys. Those that the cache cannot hold go to the
+/// write-ahead log and come back from it, again and again.
+pub(super) async fn expect_many_samples(write: &SqlitePool) -> Result<(), sqlx::Error> {
+    sqlx::query(INGESTING_CACHE).execute(write).await.map(drop)
 }
 
 /// Readers hold the log for milliseconds; so this waits for a moment between them.

@@ -11,7 +11,7 @@ use forgetd::{
 };
 
 use super::{
-    Ledger, at, features_of, new_id, on_both, race, sample_key, sample_target, samples,
+    Ledger, Raw, at, features_of, new_id, on_both, race, sample_key, sample_target, samples,
     subject_key, subject_target,
 };
 
@@ -21,6 +21,7 @@ on_both!(
     conflicts_name_the_position,
     tombstones_hold_until_they_are_lifted,
     a_deletion_during_an_ingestion_is_seen_at_its_commit,
+    a_key_has_room_for_one_sample,
     concurrent_ingestions_get_ordinals_of_their_own,
 );
 
@@ -126,7 +127,7 @@ async fn a_deletion_during_an_ingestion_is_seen_at_its_commit(ledger: &Ledger) {
     let new = super::new_deletion(&model, vec![subject_target(0)], at(20));
     let store = ledger.store.clone();
     let deletion = tokio::spawn(async move { store.accept_deletion(&new, 9).await.unwrap() });
-    if matches!(ledger.raw, super::Raw::Sqlite(_)) {
+    if matches!(ledger.raw, Raw::Sqlite(_)) {
         // One writer at a time: the deletion waits, and then finds the new sample.
         ingestion.commit(at(21)).await.unwrap();
         let Acceptance::Accepted(details) = deletion.await.unwrap() else { panic!("refused") };
@@ -136,6 +137,41 @@ async fn a_deletion_during_an_ingestion_is_seen_at_its_commit(ledger: &Ledger) {
         let refused = ingestion.commit(at(21)).await.map(drop);
         assert_eq!(conflict(refused), (0, Conflict::SubjectDeleted));
     }
+}
+
+/// A sample like the first one, under another id.
+macro_rules! copy {
+    ($id:literal) => {
+        concat!(
+            "INSERT INTO samples
+                 (id, model_id, ordinal, sample_key, subject_key, split, ingestion_id)
+             SELECT ",
+            $id,
+            ", model_id, 100, sample_key, subject_key, split, ingestion_id
+             FROM samples WHERE ordinal = 0"
+        )
+    };
+}
+
+/// Whatever the verbs let through, of a key's samples one at most was not let in again.
+async fn a_key_has_room_for_one_sample(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let copy = async || match &ledger.raw {
+        Raw::Sqlite(pool) => sqlx::query(copy!("randomblob(16)")).execute(pool).await.map(drop),
+        Raw::Postgres(pool) => {
+            sqlx::query(copy!("gen_random_uuid()")).execute(pool).await.map(drop)
+        }
+    };
+    let is_refused = |copied: Result<(), sqlx::Error>| {
+        copied.unwrap_err().as_database_error().unwrap().is_unique_violation()
+    };
+    assert!(is_refused(copy().await), "it is live");
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    assert!(is_refused(copy().await), "it is claimed");
+    ledger.unlearn(at(21)).await;
+    assert!(is_refused(copy().await), "it is deleted");
+    assert!(ledger.store.lift_tombstone(model.id, sample_target(0), at(22)).await.unwrap());
+    copy().await.unwrap();
 }
 
 async fn concurrent_ingestions_get_ordinals_of_their_own(ledger: &Ledger) {

@@ -11,7 +11,7 @@ use super::{MASTER, keyring};
 const BEFORE: i64 = 33;
 
 /// Sample 1 was deleted, sample 2 too and its tombstone was lifted, sample 3 is queued for deletion by
-/// the same request, and sample 4 is live.
+/// the same request, and sample 4 is live. Sample 5 is sample 1, let in again and deleted again.
 fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String> {
     let (model, ingestion, request) = (id(100), id(101), id(102));
     let mut statements = vec![
@@ -33,17 +33,17 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
             key(50)
         ),
     ];
-    for sample in 1..=4 {
-        let (sample_id, sample_key, subject) = (id(sample), key(sample), key(50));
-        let deletion = if sample < 4 { request.as_str() } else { "NULL" };
-        let deleted = if sample < 3 { "7" } else { "NULL" };
+    for (sample, sample_key) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1)] {
+        let (sample_id, sample_key, subject) = (id(sample), key(sample_key), key(50));
+        let deletion = if sample == 4 { "NULL" } else { request.as_str() };
+        let deleted = if [3, 4].contains(&sample) { "NULL" } else { "7" };
         statements.push(format!(
             "INSERT INTO samples (id, model_id, ordinal, sample_key, subject_key, split,
                  ingestion_id, deletion_id, deleted_at)
              VALUES ({sample_id}, {model}, {sample}, {sample_key}, {subject}, 'train', {ingestion},
                  {deletion}, {deleted})"
         ));
-        if sample < 4 {
+        if sample != 4 {
             statements.push(format!(
                 "INSERT INTO deletion_samples (deletion_id, sample_id)
                  VALUES ({request}, {sample_id})"
@@ -78,12 +78,12 @@ async fn upgrade(url: &str) {
 
 /// What is asked of both, and what they answer.
 const EXPECTED: [(&str, i64); 6] = [
-    ("SELECT COUNT(*) FROM samples", 4),
-    ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 2),
-    ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 4),
-    ("SELECT COUNT(*) FROM deletion_samples d JOIN samples s ON s.id = d.sample_id", 3),
+    ("SELECT COUNT(*) FROM samples", 5),
+    ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 3),
+    ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 5),
+    ("SELECT COUNT(*) FROM deletion_samples d JOIN samples s ON s.id = d.sample_id", 4),
     ("SELECT COUNT(*) FROM deletion_targets t JOIN tombstones b ON b.subject_key = t.key", 1),
-    ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 4),
+    ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 5),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
