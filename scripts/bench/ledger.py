@@ -1,5 +1,6 @@
 """The ledger at size: ingestion against the database's own bulk path, and looking subjects up."""
 
+import os
 import sqlite3
 import statistics
 import time
@@ -65,7 +66,10 @@ def raw_sqlite(bench, ledger):
             seconds += time.monotonic() - started
     started = time.monotonic()
     database.execute("COMMIT")
-    return seconds + time.monotonic() - started
+    seconds += time.monotonic() - started
+    database.close()
+    file.unlink()
+    return seconds
 
 
 def raw_postgres(url):
@@ -98,6 +102,8 @@ def measured(bench, count, kind, database, bulk_path, raw, database_url=None):
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("VACUUM ANALYZE")
             connection.execute("CHECKPOINT")
+    # Not while the disk is still busy with what was written.
+    os.sync()
     seconds = []
     with service.serve() as server:
         start = server.wait("/v2/health/live")

@@ -123,11 +123,11 @@ async fn a_checkpoint_follows_the_last_one_only(ledger: &Ledger) {
 
 async fn the_logs_key_is_adopted_once_and_changed_on_purpose(ledger: &Ledger) {
     let store = &ledger.store;
-    let opened = [1, 2, 3, 4].map(|secret| {
+    let openings = (1..=4).map(|secret| {
         let store = store.clone();
         async move { Notary::open(store, signer(secret), Clock::manual(at(1))).await.ok() }
     });
-    assert_eq!(race(opened).await.iter().flatten().count(), 1, "one key signs");
+    assert_eq!(race(openings).await.iter().flatten().count(), 1, "one key signs");
     assert_eq!(store.audit_size().await.unwrap(), 1);
     let first = store.log_key().await.unwrap().unwrap();
 
