@@ -309,41 +309,32 @@ impl Writing {
         Ok(leaf.fetch_optional().await?.is_some())
     }
 
-    /// Looks up the tombstones of all samples that went in: of the sample, which was deleted under
-    /// this key before, of its subject, and of whoever has an alias of the subject's.
+    /// Looks up the tombstones of all subjects whose samples went in, and of whoever has an alias of
+    /// theirs. A sample's own cannot be younger than the sample.
     async fn check_tombstones(&mut self) -> Result<(), IngestError> {
         let buried = self
             .tx
             .query(
-                "SELECT s.ordinal, s.sample_key, 'sample' AS kind
-                 FROM samples s CROSS JOIN samples d
-                 WHERE s.model_id = $1 AND s.ordinal >= $2
-                     AND d.model_id = $1 AND d.sample_key = s.sample_key
-                     AND d.deletion_id IS NOT NULL AND d.readmitted_at IS NULL
-                 UNION ALL
-                 SELECT s.ordinal, s.sample_key, 'subject' AS kind
+                "SELECT s.ordinal, s.sample_key
                  FROM samples s JOIN tombstones t
                      ON t.model_id = $1 AND t.subject_key = s.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                  UNION ALL
-                 SELECT s.ordinal, s.sample_key, 'subject' AS kind
+                 SELECT s.ordinal, s.sample_key
                  FROM samples s CROSS JOIN aliases own CROSS JOIN aliases other
                      JOIN tombstones t ON t.model_id = $1 AND t.subject_key = other.subject_key
                  WHERE s.model_id = $1 AND s.ordinal >= $2
                      AND own.model_id = $1 AND own.subject_key = s.subject_key
                      AND other.model_id = $1 AND other.alias_key = own.alias_key
-                 ORDER BY 1, 3 LIMIT 1",
+                 ORDER BY 1 LIMIT 1",
             )
             .bind(self.model_id)
             .bind(self.first_ordinal)
             .fetch_optional()
             .await?;
         let Some(row) = buried else { return Ok(()) };
-        let conflict = match row.get::<String>("kind")?.as_str() {
-            "sample" => Conflict::SampleDeleted,
-            _ => Conflict::SubjectDeleted,
-        };
-        Err(self.conflict(row.get("ordinal")?, row.key("sample_key")?, conflict))
+        let (ordinal, key) = (row.get("ordinal")?, row.key("sample_key")?);
+        Err(self.conflict(ordinal, key, Conflict::SubjectDeleted))
     }
 
     fn conflict(&self, ordinal: i64, key: Pseudonym, conflict: Conflict) -> IngestError {
