@@ -278,18 +278,26 @@ fn announced(stdout: ChildStdout) -> Option<String> {
 }
 
 impl Drop for Service {
+    /// No test's service has named a person or a sample in its log.
     fn drop(&mut self) {
         // A child that has ended already is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking()
-            && let Ok(log) = std::fs::read_to_string(self.folder.path().join("log"))
-        {
+        if !std::thread::panicking() {
+            assert_eq!(self.log().lines().find(|line| names_somebody(line)), None);
+        } else if let Ok(log) = std::fs::read_to_string(self.folder.path().join("log")) {
             let tail: Vec<_> = log.lines().rev().take(40).collect();
             eprintln!("the service's last log lines:");
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// Whether a line of a log has the name of one of the tests' people or samples in it.
+pub fn names_somebody(line: &str) -> bool {
+    // Problems have names like `sample-conflict`; the samples have numbers.
+    let sample = line.split("sample-").skip(1);
+    line.contains("person-") || sample.into_iter().any(|it| it.starts_with(char::is_numeric))
 }
 
 /// Of the line that Linux says of a thread; see proc(5).
