@@ -44,7 +44,15 @@ impl Claim {
     fn beyond_any_lease(&self) -> Timestamp {
         self.now.plus(self.lease_duration * 2)
     }
+
+    /// What was queued at or before this has waited for long enough.
+    fn overdue_since(&self) -> Timestamp {
+        self.now.minus(PATIENCE)
+    }
 }
+
+/// A training or a settlement that has waited this long is held up by deletions no longer.
+pub const PATIENCE: Duration = Duration::from_hours(1);
 
 #[derive(Clone, Debug)]
 pub struct Claimed {
@@ -62,6 +70,18 @@ const CANDIDATES: &[(Work, &str)] = &[
         "SELECT id, model_id FROM jobs
          WHERE state = 'running' AND (lease_expires_at <= $1 OR lease_expires_at > $2)
          ORDER BY lease_expires_at LIMIT 16",
+    ),
+    (
+        // Of models without deletions of their own: those come first, up to a point.
+        Work::Overdue,
+        "SELECT j.id, j.model_id FROM jobs j
+         WHERE j.state = 'queued' AND j.not_before <= $1 AND j.created_at <= $2
+             AND NOT EXISTS (
+                 SELECT 1 FROM jobs k WHERE k.model_id = j.model_id AND k.state = 'running')
+             AND NOT EXISTS (
+                 SELECT 1 FROM deletion_requests r
+                 WHERE r.model_id = j.model_id AND r.state = 'queued' AND r.not_before <= $1)
+         ORDER BY j.created_at, j.id LIMIT 16",
     ),
     (
         // One row per model: its most urgent request.
@@ -86,23 +106,27 @@ const CANDIDATES: &[(Work, &str)] = &[
 #[derive(Clone, Copy)]
 enum Work {
     Expired,
+    Overdue,
     Batch,
     Queued,
 }
 
 impl Store {
-    /// Takes the most urgent work: a job whose lease expired; else a new batch for the model whose
-    /// queued request is due first (all its queued requests whose `not_before` has come, earliest
-    /// due first, at most the policy's `batch_requests_max`; a request that failed before goes
-    /// alone, and its attempts count on); else the oldest queued training or settlement. A job
-    /// that has stepped aside as often as the policy allows goes before new batches of its model.
-    /// Only models without a running job.
+    /// Takes the most urgent work: a job whose lease expired; else a training or a settlement that
+    /// has waited for longer than [`PATIENCE`] for the deletions of other models; else a new batch
+    /// for the model whose queued request is due first (all its queued requests whose `not_before`
+    /// has come, earliest due first, at most the policy's `batch_requests_max`; a request that
+    /// failed before goes alone, and its attempts count on); else the oldest queued training or
+    /// settlement. A job that has stepped aside as often as the policy allows goes before new
+    /// batches of its model; once it has waited for longer than `PATIENCE`, a batch that goes before
+    /// it counts as stepping aside. Only models without a running job.
     pub async fn claim(&self, claim: &Claim) -> Result<Option<Claimed>, StoreError> {
         for (work, sql) in CANDIDATES {
             let candidates = reading!(self, "claim", async |tx| {
                 let statement = tx.query(*sql).time(claim.now);
                 let statement = match work {
                     Work::Expired => statement.time(claim.beyond_any_lease()),
+                    Work::Overdue => statement.time(claim.overdue_since()),
                     Work::Batch | Work::Queued => statement,
                 };
                 let rows = statement.fetch_all().await?;
@@ -120,7 +144,7 @@ impl Store {
                     match work {
                         Work::Expired => claim_expired(tx, claim, id).await,
                         Work::Batch => claim_batch(tx, claim, model_id).await,
-                        Work::Queued => claim_queued(tx, claim, id).await,
+                        Work::Overdue | Work::Queued => claim_queued(tx, claim, id).await,
                     }
                 })?;
                 if claimed.is_some() {
@@ -259,6 +283,15 @@ async fn claim_batch(
         .fetch_all()
         .await?;
     let Some(first) = rows.first() else { return Ok(None) };
+    tx.query(
+        "UPDATE jobs SET preemptions = preemptions + 1
+         WHERE model_id = $1 AND state = 'queued' AND not_before <= $2 AND created_at <= $3",
+    )
+    .bind(model_id)
+    .time(claim.now)
+    .time(claim.overdue_since())
+    .execute()
+    .await?;
     let attempts_before: u32 = first.count("attempts")?;
     let mut requests = Vec::with_capacity(rows.len());
     for row in &rows {

@@ -42,7 +42,7 @@ pub struct DeletionFilter {
 pub enum Cancellation {
     Cancelled,
     NotQueued(DeletionState),
-    /// Another request names the whole subject of some of its samples, and counts on it for those.
+    /// An open request names the whole subject of some of its samples, and counts on it for those.
     NeededByAnother,
     Unknown,
 }
@@ -227,19 +227,23 @@ pub(super) async fn withdraw(
     Ok(())
 }
 
-/// Whether another request has been accepted for the whole subject of a sample that only this one
-/// deletes: without it, the sample would stay although its subject is to be forgotten.
+/// Whether an open request names the whole subject of a sample that this one deletes: without it,
+/// the sample would stay although its subject is to be forgotten.
+/// (`SQLite` takes a CROSS JOIN as it stands, instead of walking all targets.)
 pub(super) async fn is_needed_by_another(
     tx: &mut Tx,
     deletion_id: Uuid,
 ) -> Result<bool, StoreError> {
     let other = tx
         .query(
-            "SELECT s.id FROM deletion_samples d
-                 JOIN samples s ON s.id = d.sample_id
-                 JOIN tombstones t ON t.model_id = s.model_id AND t.subject_key = s.subject_key
-                 JOIN deletion_requests r ON r.id = t.deletion_id
-             WHERE d.deletion_id = $1 AND r.id <> $1 AND r.state <> 'failed' LIMIT 1",
+            "SELECT r.id FROM deletion_samples d
+                 CROSS JOIN samples s CROSS JOIN tombstones b
+                 CROSS JOIN deletion_targets t CROSS JOIN deletion_requests r
+             WHERE d.deletion_id = $1 AND s.id = d.sample_id
+                 AND b.model_id = s.model_id AND b.subject_key = s.subject_key
+                 AND t.key = s.subject_key AND t.kind = 'subject' AND t.samples > 0
+                 AND r.id = t.deletion_id AND r.id <> $1 AND r.model_id = s.model_id
+                 AND r.state IN ('queued', 'unlearning') LIMIT 1",
         )
         .bind(deletion_id)
         .fetch_optional()

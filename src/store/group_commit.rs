@@ -73,9 +73,10 @@ impl Store {
     ) -> Result<Acceptance, StoreError> {
         let (answer, answered) = oneshot::channel();
         let submission = Submission { new: new.clone(), queue_limit, answer };
-        self.group_commit().waiting().push(submission);
+        let group_commit = self.group_commit(new.model_id);
+        group_commit.waiting().push(submission);
         let store = self.clone();
-        tokio::spawn(async move { store.accept_next_group().await });
+        tokio::spawn(async move { store.accept_next_group(&group_commit).await });
         answered.await.unwrap_or_else(|_| {
             let detail = "a transaction that ended without an answer".to_owned();
             Err(StoreError::Damaged { operation: "accept_deletion", detail })
@@ -83,9 +84,9 @@ impl Store {
     }
 
     /// Every submission calls for one turn, and has nothing to do in it if another's took it along.
-    async fn accept_next_group(&self) {
-        let _turn = self.group_commit().turn.lock().await;
-        let mut group = self.group_commit().take();
+    async fn accept_next_group(&self, group_commit: &GroupCommit) {
+        let _turn = group_commit.turn.lock().await;
+        let mut group = group_commit.take();
         if group.is_empty() {
             return;
         }
@@ -95,7 +96,7 @@ impl Store {
             }
             Err(StoreError::Unavailable { operation, source }) => {
                 // Each would wait for the database as long as these have.
-                group.append(&mut self.group_commit().waiting());
+                group.append(&mut group_commit.waiting());
                 let why = source.to_string();
                 for submission in group {
                     let source = sqlx::Error::Io(io::Error::other(why.clone()));

@@ -8,6 +8,7 @@ use std::{
 use sqlx::{PgPool, SqlitePool};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
 
 use crate::{
     domain::model::{Model, ModelName},
@@ -31,7 +32,7 @@ struct Shared {
     pools: Pools,
     keyring: Keyring,
     signal: watch::Sender<()>,
-    group_commit: GroupCommit,
+    group_commits: Mutex<HashMap<Uuid, Arc<GroupCommit>>>,
     models: Mutex<HashMap<ModelName, Model>>,
 }
 
@@ -82,8 +83,8 @@ impl Store {
             let scheme = url.split(':').next().unwrap_or_default().to_owned();
             return Err(StoreError::Open { location: scheme, reason });
         };
-        let (group_commit, models) = (GroupCommit::default(), Mutex::default());
-        let shared = Shared { location, pools, keyring, signal, group_commit, models };
+        let (group_commits, models) = (Mutex::default(), Mutex::default());
+        let shared = Shared { location, pools, keyring, signal, group_commits, models };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -154,8 +155,16 @@ impl Store {
         &self.shared.keyring
     }
 
-    pub(super) fn group_commit(&self) -> &GroupCommit {
-        &self.shared.group_commit
+    /// Whose requests share transactions with those of this model: on `SQLite`, where one connection
+    /// writes, those of all; on `PostgreSQL` none but its own, so that a model whose lock is held for
+    /// long holds up no other.
+    pub(super) fn group_commit(&self, model_id: Uuid) -> Arc<GroupCommit> {
+        let key = match self.shared.pools {
+            Pools::Sqlite { .. } => Uuid::nil(),
+            Pools::Postgres { .. } => model_id,
+        };
+        let mut all = self.shared.group_commits.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(key).or_default())
     }
 
     /// Those that were asked for by name.

@@ -31,6 +31,9 @@ pub struct Served {
 /// ended by its own clock, and clocks differ by less.
 const DEATH_MARGIN: Duration = Duration::from_secs(5);
 
+/// After all epochs; the largest number that both databases hold.
+const EPOCH_MAX: u64 = i64::MAX.cast_unsigned();
+
 /// Rows of replicas that died this long ago are removed.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 
@@ -122,7 +125,7 @@ impl Store {
         Ok(completed)
     }
 
-    /// `None` where no request is ready.
+    /// `None` where no request is ready, or none of a model that can be locked now.
     async fn complete_ready(&self, now: Timestamp) -> Result<Option<Vec<Uuid>>, StoreError> {
         let reached = reading!(self, "complete_propagated", async |tx| {
             let sql = "SELECT id, model_id FROM jobs WHERE state = 'published' ORDER BY id";
@@ -130,9 +133,9 @@ impl Store {
             let mut reached = Vec::with_capacity(rows.len());
             for row in &rows {
                 let (job_id, model_id) = (row.uuid("id")?, row.uuid("model_id")?);
-                let epoch = needed_epoch(tx, job_id).await?;
-                if is_reached(tx, model_id, epoch, now).await?
-                    && !ready(tx, job_id).await?.is_empty()
+                let oldest = oldest_served(tx, model_id, now).await?;
+                if needed_epoch(tx, job_id).await? <= oldest
+                    && !ready(tx, job_id, oldest).await?.is_empty()
                 {
                     reached.push((job_id, model_id));
                 }
@@ -145,15 +148,21 @@ impl Store {
         // What was erased must be gone from the files before anybody is told so.
         self.purge_erased().await?;
         fail_point::pass("complete_propagated", "purged").await;
-        let mut completed = Vec::new();
+        let mut completed = None;
         for (job_id, model_id) in reached {
             let requests = writing!(self, "complete_propagated", async |tx| {
-                tx.lock_model(model_id).await?;
-                complete_batch(tx, job_id, model_id, now).await
+                // Whoever holds the lock may hold it for long, and will wake us: the requests of
+                // other models do not wait for that.
+                if !tx.try_lock_model(model_id).await? {
+                    return Ok(None);
+                }
+                complete_batch(tx, job_id, model_id, now).await.map(Some)
             })?;
-            completed.extend(requests);
+            if let Some(requests) = requests {
+                completed.get_or_insert_with(Vec::new).extend(requests);
+            }
         }
-        Ok(Some(completed))
+        Ok(completed)
     }
 }
 
@@ -171,7 +180,8 @@ async fn complete_batch(
     let Some(job) = job else { return Ok(Vec::new()) };
     let published_epoch: Option<u64> = job.count_or_none("epoch")?;
     let needed_epoch = needed_epoch(tx, job_id).await?;
-    if !is_reached(tx, model_id, needed_epoch, now).await? {
+    let oldest = oldest_served(tx, model_id, now).await?;
+    if needed_epoch > oldest {
         return Ok(Vec::new());
     }
     let settled = tx
@@ -185,7 +195,7 @@ async fn complete_batch(
         .await?;
     let is_exact = published_epoch.is_none() || settled.is_some();
     let guarantee = if is_exact { Guarantee::Exact } else { Guarantee::Approximate };
-    let mut ready = ready(tx, job_id).await?;
+    let mut ready = ready(tx, job_id, oldest).await?;
     for id in incomplete(tx, job_id).await? {
         if let Some(at) = ready.iter().position(|it| *it == id) {
             ready.swap_remove(at);
@@ -259,13 +269,16 @@ macro_rules! of_subject {
     };
 }
 
-/// Requests of a batch that wait for no other batch's request to delete the rest of their subjects.
-async fn ready(tx: &mut Tx, job_id: Uuid) -> Result<Vec<Uuid>, StoreError> {
+/// Requests of a batch that wait for no other batch to delete the rest of their subjects, nor for a
+/// replica to answer from what is without it. They wait for other requests' publication and not for
+/// their completion: those may wait for them.
+async fn ready(tx: &mut Tx, job_id: Uuid, oldest_served: u64) -> Result<Vec<Uuid>, StoreError> {
     let sql = of_subject!(
         "NOT",
-        "o.state IN ('queued', 'unlearning') AND (o.batch_id IS NULL OR o.batch_id <> r.batch_id)"
+        "o.state IN ('queued', 'unlearning') AND (o.batch_id IS NULL OR o.batch_id <> r.batch_id)
+             AND (s.deleted_at IS NULL OR o.excluded_from_epoch > $2)"
     );
-    let rows = tx.query(sql).bind(job_id).fetch_all().await?;
+    let rows = tx.query(sql).bind(job_id).count(oldest_served).fetch_all().await?;
     rows.iter().map(|row| row.uuid("id")).collect()
 }
 
@@ -288,22 +301,17 @@ async fn needed_epoch(tx: &mut Tx, job_id: Uuid) -> Result<u64, StoreError> {
     Ok(excluded.count_or_none("epoch")?.unwrap_or(0))
 }
 
-/// Whether no live replica answers from an epoch before this one.
-async fn is_reached(
-    tx: &mut Tx,
-    model_id: Uuid,
-    epoch: u64,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let lagging = tx
+/// The first epoch that a live replica answers from; `EPOCH_MAX` where none answers.
+async fn oldest_served(tx: &mut Tx, model_id: Uuid, now: Timestamp) -> Result<u64, StoreError> {
+    let oldest = tx
         .query(
-            "SELECT e.epoch FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
-             WHERE e.model_id = $1 AND e.epoch < $2 AND r.lease_expires_at > $3 LIMIT 1",
+            "SELECT MIN(e.epoch) AS epoch
+             FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
+             WHERE e.model_id = $1 AND r.lease_expires_at > $2",
         )
         .bind(model_id)
-        .count(epoch)
         .time(dead_since(now))
-        .fetch_optional()
+        .fetch_one()
         .await?;
-    Ok(lagging.is_none())
+    Ok(oldest.count_or_none("epoch")?.unwrap_or(EPOCH_MAX))
 }

@@ -23,6 +23,7 @@ on_both!(
     racing_requests_share_no_sample,
     cancelling_frees_the_samples,
     a_request_that_another_counts_on_cannot_be_cancelled,
+    who_put_up_the_tombstone_is_no_matter,
     ten_thousand_targets_are_fast,
     a_claim_changes_no_index,
 );
@@ -177,6 +178,30 @@ async fn a_request_that_another_counts_on_cannot_be_cancelled(ledger: &Ledger) {
     assert_eq!(cancel(of_the_subject).await, Cancellation::Cancelled);
     assert_eq!(cancel(of_one_sample).await, Cancellation::Cancelled);
     assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 8);
+}
+
+/// The subject's tombstone is one request's, whoever else names the subject.
+async fn who_put_up_the_tombstone_is_no_matter(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let store = &ledger.store;
+    let cancel = async |id| store.cancel_deletion(id, at(40)).await.unwrap();
+    // The first to name it counts on a request that fails for good.
+    ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let claimed = ledger.claim(at(21)).await.unwrap();
+    let first = ledger.delete(&model, vec![subject_target(0)], at(22)).await;
+    store.fail_attempt(&claimed.lease, at(23), "broke for good", None).await.unwrap();
+    let second = ledger.delete(&model, vec![subject_target(0)], at(24)).await;
+    assert_eq!(cancel(first).await, Cancellation::NeededByAnother);
+    assert_eq!(cancel(second).await, Cancellation::NeededByAnother);
+    assert_eq!(ledger.unlearn(at(41)).await, Some(2));
+    assert_eq!(store.complete_propagated(at(42)).await.unwrap().len(), 2);
+    // One that failed had named it before.
+    ledger.delete(&model, vec![subject_target(2)], at(50)).await;
+    let claimed = ledger.claim(at(51)).await.unwrap();
+    store.fail_attempt(&claimed.lease, at(52), "broke for good", None).await.unwrap();
+    let of_one_sample = ledger.delete(&model, vec![sample_target(2)], at(53)).await;
+    ledger.delete(&model, vec![subject_target(2)], at(54)).await;
+    assert_eq!(cancel(of_one_sample).await, Cancellation::NeededByAnother);
 }
 
 async fn ten_thousand_targets_are_fast(ledger: &Ledger) {

@@ -20,6 +20,7 @@ on_both!(
     a_batch_takes_what_is_queued_earliest_due_first,
     deletions_go_before_settlements,
     a_job_that_stepped_aside_often_enough_goes_first,
+    a_job_that_waited_for_an_hour_is_held_up_no_longer,
     concurrent_claimers_get_each_job_once,
     one_model_has_one_running_job,
     expired_leases_are_claimed_again_and_at_last_later_and_later,
@@ -89,6 +90,36 @@ async fn a_job_that_stepped_aside_often_enough_goes_first(ledger: &Ledger) {
     ledger.store.release(&settlement.lease, at(15), true).await.unwrap();
     let again = ledger.claim(at(16)).await.unwrap();
     assert_eq!((again.job.id, again.job.preemptions), (settlement.job.id, 1));
+}
+
+/// A stream of deletions leaves no time in which nothing waits.
+async fn a_job_that_waited_for_an_hour_is_held_up_no_longer(ledger: &Ledger) {
+    const HOUR: i64 = 3_600;
+    let mut model = super::model("m");
+    let settlement = SettlementPolicy { preemptions_max: 1, ..SettlementPolicy::default() };
+    model.policy = Policy { settlement, ..Policy::default() };
+    ledger.store.create_model(&model).await.unwrap();
+    ledger.ingest(&model, &samples(0..8, 8)).await;
+    ledger.train(&model, at(10)).await;
+    let other = ledger.model("other").await;
+    for (model, kind) in [(&model, JobKind::Settlement), (&other, JobKind::Training)] {
+        ledger.store.enqueue_job(new_id(), model.id, kind, at(20)).await.unwrap();
+    }
+    let mut claimed = Vec::new();
+    for (number, now_s) in [(0, 30), (1, HOUR), (2, 2 * HOUR), (3, 2 * HOUR + 10)] {
+        ledger.delete(&model, vec![sample_target(number)], at(now_s)).await;
+        let job = ledger.claim(at(now_s + 1)).await.unwrap();
+        claimed.push((job.job.kind, job.model.id == model.id));
+        if job.job.kind == JobKind::Unlearning {
+            ledger.publish_batch(&job, at(now_s + 2)).await;
+        }
+    }
+    let batch = (JobKind::Unlearning, true);
+    assert_eq!(claimed, [batch, batch, (JobKind::Training, false), batch]);
+    // The batch that went before it counted.
+    ledger.delete(&model, vec![sample_target(4)], at(2 * HOUR + 19)).await;
+    let job = ledger.claim(at(2 * HOUR + 20)).await.unwrap().job;
+    assert_eq!((job.kind, job.preemptions), (JobKind::Settlement, 1));
 }
 
 async fn concurrent_claimers_get_each_job_once(ledger: &Ledger) {

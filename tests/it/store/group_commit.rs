@@ -66,6 +66,35 @@ async fn each_of_a_group_has_its_own_answer(ledger: &Ledger) {
     assert_eq!(ledger.store.queue_depth().await.unwrap(), 5);
 }
 
+/// Publishing a large version locks its model for long. (`SQLite` has one writer.)
+#[tokio::test]
+async fn a_model_that_is_locked_holds_up_no_other() {
+    let ledger = Ledger::on_postgres().await;
+    let locked = ledger.trained_model("locked", 8).await;
+    let free = ledger.trained_model("free", 8).await;
+    let held = ledger.hold_model(&locked).await;
+    let of = |model| new_deletion(model, vec![sample_target(0)], at(20));
+    let (of_locked, of_free) = (of(&locked), of(&free));
+    let waiting = ledger.store.accept_deletion(&of_locked, 100);
+    let passing = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let answer = ledger.store.accept_deletion(&of_free, 100).await;
+        assert_eq!(ledger.store.deletion(of_locked.id).await.unwrap(), None, "it is locked still");
+        held.rollback().await.unwrap();
+        answer
+    };
+    let (waited, passed) = tokio::join!(waiting, passing);
+    assert_eq!(accepted(passed), (DeletionState::Queued, vec![None]));
+    assert_eq!(accepted(waited), (DeletionState::Queued, vec![None]));
+    // Nor are the completions of others held up.
+    ledger.unlearn(at(21)).await;
+    ledger.unlearn(at(22)).await;
+    let held = ledger.hold_model(&locked).await;
+    assert_eq!(ledger.store.complete_propagated(at(23)).await.unwrap(), [of_free.id]);
+    held.rollback().await.unwrap();
+    assert_eq!(ledger.store.complete_propagated(at(24)).await.unwrap(), [of_locked.id]);
+}
+
 async fn nobody_fails_for_another_of_the_group(ledger: &Ledger) {
     let model = ledger.trained_model("m", 20).await;
     let of = |number| new_deletion(&model, vec![sample_target(number)], at(20));

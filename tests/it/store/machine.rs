@@ -1,5 +1,6 @@
 //! Random sequences of verbs, each applied to the store and to a simple model of it in memory:
-//! after each, both must say and hold the same, and the ledger what holds always.
+//! after each, both must say and hold the same, and the ledger what holds always. In the end
+//! everything that is open comes to its end.
 //!
 //! The sequences are the same at each run; `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for more
 //! and for others. A sequence that failed is kept, shortened, in `machine.proptest-regressions`, is
@@ -121,6 +122,7 @@ fn hold_to_the_model(cases: u32, ledger: impl AsyncFn() -> Ledger) {
                 machine.apply(verb).await;
                 machine.check().await;
             }
+            machine.come_to_an_end().await;
         });
         Ok(())
     });

@@ -118,6 +118,15 @@ impl Ledger {
         }
     }
 
+    /// On `PostgreSQL` the lock that whoever changes this model takes, until the guard is dropped.
+    pub async fn hold_model(&self, model: &Model) -> sqlx::Transaction<'static, sqlx::Postgres> {
+        let Raw::Postgres(pool) = &self.raw else { panic!("SQLite has no locks of rows") };
+        let mut transaction = pool.begin().await.unwrap();
+        let lock = sqlx::query("SELECT id FROM models WHERE id = $1 FOR NO KEY UPDATE");
+        lock.bind(model.id).execute(&mut *transaction).await.unwrap();
+        transaction
+    }
+
     /// The first column of the first row, an integer.
     pub async fn integer(&self, sql: &'static str) -> i64 {
         match &self.raw {
@@ -228,9 +237,13 @@ impl Ledger {
     pub async fn unlearn(&self, now: Timestamp) -> Option<u64> {
         let claimed = self.claim(now).await.unwrap();
         assert_eq!(claimed.job.kind, JobKind::Unlearning);
+        self.publish_batch(&claimed, now).await
+    }
+
+    pub async fn publish_batch(&self, claimed: &Claimed, now: Timestamp) -> Option<u64> {
         let current = self.store.current_version(claimed.model.id).await.unwrap();
         let parent = current.map(|it| it.epoch);
-        let publication = publication(&claimed, now, Cause::Unlearned, parent);
+        let publication = publication(claimed, now, Cause::Unlearned, parent);
         self.store.publish(&publication).await.unwrap()
     }
 }

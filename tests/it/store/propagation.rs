@@ -17,6 +17,8 @@ use super::{
 on_both!(
     a_subject_is_forgotten_only_with_its_last_sample,
     a_subject_of_which_a_sample_is_left_is_not_called_forgotten,
+    requests_that_hold_samples_of_each_others_subjects_are_completed,
+    a_subject_waits_for_the_replicas_of_its_last_sample,
     completion_waits_for_the_slowest_live_replica,
     completing_again_changes_nothing,
     superseded_weights_go_when_no_replica_serves_them,
@@ -179,6 +181,45 @@ async fn a_subject_of_which_a_sample_is_left_is_not_called_forgotten(ledger: &Le
     assert_eq!(ledger.unlearn(at(65)).await, Some(3));
     assert_eq!(ledger.store.complete_propagated(at(66)).await.unwrap(), [again]);
     assert_eq!(ledger.store.sample_counts(model_id).await.unwrap().train, 6);
+}
+
+/// What one names as a whole, the other holds a sample of, and the other way round.
+async fn requests_that_hold_samples_of_each_others_subjects_are_completed(ledger: &Ledger) {
+    let (store, model) = (&ledger.store, ledger.trained_model("m", 8).await);
+    // Of two samples, the first is another request's, which fails once the second is published.
+    let lost = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    let claimed = ledger.claim(at(21)).await.unwrap();
+    store.fail_attempt(&claimed.lease, at(22), "broke", Some(at(60))).await.unwrap();
+    let first = ledger.delete(&model, vec![subject_target(0)], at(30)).await;
+    ledger.unlearn(at(31)).await;
+    let claimed = ledger.claim(at(61)).await.unwrap();
+    store.fail_attempt(&claimed.lease, at(62), "broke for good", None).await.unwrap();
+    let second = ledger.delete(&model, vec![subject_target(0)], at(63)).await;
+    assert!(store.complete_propagated(at(64)).await.unwrap().is_empty(), "a sample is left");
+    ledger.unlearn(at(65)).await;
+    let mut completed = store.complete_propagated(at(66)).await.unwrap();
+    completed.sort_unstable();
+    assert_eq!(completed, [first, second]);
+    assert_eq!(state_of(ledger, lost).await, DeletionState::Failed);
+}
+
+async fn a_subject_waits_for_the_replicas_of_its_last_sample(ledger: &Ledger) {
+    let (of_one_sample, of_the_subject) = a_sample_lags_behind_its_subject(ledger).await;
+    let model = ledger.store.deletion(of_the_subject).await.unwrap().unwrap().request.model_id;
+    let replica = new_id();
+    let report = async |epoch, now_s| {
+        let served = [Served { model_id: model, epoch }];
+        ledger.store.report_served(replica, at(now_s), LEASE, &served).await.unwrap();
+    };
+    report(2, 40).await;
+    assert_eq!(ledger.unlearn(at(61)).await, Some(3));
+    report(2, 62).await;
+    let complete = async |now| ledger.store.complete_propagated(now).await.unwrap();
+    assert!(complete(at(63)).await.is_empty(), "what answers has learnt the last sample");
+    report(3, 64).await;
+    let mut completed = complete(at(65)).await;
+    completed.sort_unstable();
+    assert_eq!(completed, [of_one_sample, of_the_subject]);
 }
 
 /// Who read that requests wait for a settlement may be told so late that one has ended meanwhile.

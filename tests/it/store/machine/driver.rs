@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use forgetd::{
     domain::{
-        deletion::{Target as KeyedTarget, TargetKind},
+        deletion::{DeletionState, Target as KeyedTarget, TargetKind},
         identity::Digest,
         job::{JobKind, JobState, Lease as StoreLease},
         model::{Model, SettlementPolicy},
@@ -132,7 +132,7 @@ impl Machine {
                 let (id, model_id) = (new_id(), self.models[model].id);
                 let queued = self.ledger.store.enqueue_job(id, model_id, kind, now).await.unwrap();
                 let is_new = matches!(queued, Enqueued::Queued(_));
-                assert_eq!(is_new, self.reference.enqueue(id, model, kind));
+                assert_eq!(is_new, self.reference.enqueue(id, model, kind, self.now));
             }
             Verb::CancelJob(job) => {
                 let jobs = self.reference.jobs.len();
@@ -189,6 +189,29 @@ impl Machine {
             }
             Verb::Destroy => self.destroy().await,
         }
+    }
+
+    /// A worker that loses nothing serves whatever is left, and no replica answers any more: every
+    /// request comes to an end, whatever it waited for.
+    pub async fn come_to_an_end(&mut self) {
+        for replica in 0..REPLICAS {
+            self.apply(Verb::Retire { replica }).await;
+        }
+        let most = self.reference.jobs.len() + self.reference.requests.len();
+        for _ in 0..ATTEMPTS_MAX as usize * most {
+            for verb in [
+                Verb::Wait(4_000),
+                Verb::Claim { worker: 0 },
+                Verb::Publish { worker: 0, retrained: false },
+                Verb::Complete,
+            ] {
+                self.apply(verb).await;
+                self.check().await;
+            }
+        }
+        let states = self.reference.requests.iter().map(|it| it.state);
+        let is_open = |it: &DeletionState| !it.is_final() && *it != DeletionState::Suspended;
+        assert_eq!(states.filter(is_open).count(), 0, "requests that wait for ever");
     }
 
     fn request(&self, request: Index) -> Option<usize> {

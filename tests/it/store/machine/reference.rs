@@ -23,6 +23,8 @@ pub const fn seconds(count: i64) -> Time {
 pub const LEASE: Time = seconds(30);
 /// A replica counts as live for so long after its lease.
 const MARGIN: Time = seconds(5);
+/// A training or a settlement that has waited this long is held up by deletions no longer.
+const PATIENCE: Time = seconds(3_600);
 pub const ATTEMPTS_MAX: u32 = 2;
 pub const BATCH_MAX: usize = 2;
 pub const PREEMPTIONS_MAX: u32 = 1;
@@ -135,9 +137,16 @@ pub struct Job {
     pub preemptions: u32,
     pub cancel_requested: bool,
     pub epoch: Option<u64>,
+    created_at: Time,
     not_before: Time,
     token: Uuid,
     lease_ends: Time,
+}
+
+impl Job {
+    fn is_overdue(&self, now: Time) -> bool {
+        self.created_at <= now - PATIENCE
+    }
 }
 
 #[derive(Debug, Default)]
@@ -329,14 +338,16 @@ impl Reference {
             return false;
         }
         let model = &self.models[self.requests[request].model];
-        let is_needed = |sample: &&Sample| {
-            let owner = model.tombstones.get(&(sample.number / 2 * 2));
-            owner.is_some_and(|it| {
-                *it != request && self.requests[*it].state != DeletionState::Failed
-            })
+        let others = self.requests.iter().enumerate().filter(|(other, it)| {
+            let is_open = matches!(it.state, DeletionState::Queued | DeletionState::Unlearning);
+            *other != request && is_open && it.model == self.requests[request].model
+        });
+        let named: Vec<u64> = others.flat_map(|(_, it)| &it.subjects).copied().collect();
+        let is_needed = |sample: &Sample| {
+            let subject = sample.number / 2 * 2;
+            named.contains(&subject) && model.tombstones.contains_key(&subject)
         };
-        let mut claimed = model.samples.iter().filter(|it| it.claimed_by == Some(request));
-        if claimed.any(|sample| is_needed(&sample)) {
+        if model.samples.iter().any(|it| it.claimed_by == Some(request) && is_needed(it)) {
             return false;
         }
         self.requests[request].state = DeletionState::Cancelled;

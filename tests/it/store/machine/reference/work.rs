@@ -15,7 +15,7 @@ use super::{
 
 impl Reference {
     /// False when one of the kind waits or runs already.
-    pub fn enqueue(&mut self, id: Uuid, model: usize, kind: JobKind) -> bool {
+    pub fn enqueue(&mut self, id: Uuid, model: usize, kind: JobKind, now: Time) -> bool {
         let is_open = |it: &Job| matches!(it.state, JobState::Queued | JobState::Running);
         if self.jobs.iter().any(|it| it.model == model && it.kind == kind && is_open(it)) {
             return false;
@@ -29,6 +29,7 @@ impl Reference {
             preemptions: 0,
             cancel_requested: false,
             epoch: None,
+            created_at: now,
             not_before: 0,
             token: Uuid::nil(),
             lease_ends: 0,
@@ -41,7 +42,8 @@ impl Reference {
         true
     }
 
-    /// Expired jobs first, then the batch whose first request is due first, then what is queued.
+    /// Expired jobs first, then what has waited for too long of models without deletions, then the
+    /// batch whose first request is due first, then what is queued.
     pub fn claim(&mut self, token: Uuid, batch: Uuid, now: Time) -> Option<Lease> {
         let is_expired = |job: &Job| {
             job.state == JobState::Running
@@ -65,13 +67,19 @@ impl Reference {
         }
         let mut waiting: Vec<_> = self.waiting(now).collect();
         waiting.sort_by_key(|request| self.requests[*request].due);
-        if let Some(first) = waiting.iter().find(|it| !self.is_busy(self.requests[**it].model)) {
-            return Some(self.claim_batch(*first, &waiting, token, batch, now));
-        }
         let is_ready = |job: &Job| {
             job.state == JobState::Queued && job.not_before <= now && !self.is_busy(job.model)
         };
-        let job = (0..self.jobs.len()).find(|job| is_ready(&self.jobs[*job]))?;
+        let has_no_deletions =
+            |job: &Job| waiting.iter().all(|it| self.requests[*it].model != job.model);
+        let is_overdue = |job: &Job| is_ready(job) && job.is_overdue(now) && has_no_deletions(job);
+        if let Some(job) = self.jobs.iter().position(is_overdue) {
+            return Some(self.lease(job, token, now));
+        }
+        if let Some(first) = waiting.iter().find(|it| !self.is_busy(self.requests[**it].model)) {
+            return Some(self.claim_batch(*first, &waiting, token, batch, now));
+        }
+        let job = self.jobs.iter().position(is_ready)?;
         Some(self.lease(job, token, now))
     }
 
@@ -105,6 +113,13 @@ impl Reference {
         if let Some(job) = patient {
             return self.lease(job, token, now);
         }
+        let is_passed_over = |job: &&mut Job| {
+            job.model == model
+                && job.state == JobState::Queued
+                && job.not_before <= now
+                && job.is_overdue(now)
+        };
+        self.jobs.iter_mut().filter(is_passed_over).for_each(|job| job.preemptions += 1);
         let attempts = self.requests[first].attempts;
         let together = waiting
             .iter()
@@ -123,6 +138,7 @@ impl Reference {
             preemptions: 0,
             cancel_requested: false,
             epoch: None,
+            created_at: now,
             not_before: now,
             token,
             lease_ends: now,
@@ -358,7 +374,7 @@ impl Reference {
         let is_exact = self.jobs[job].epoch.is_none() || was_retrained;
         requests.retain(|it| self.requests[*it].state == DeletionState::Unlearning);
         let left = requests.len();
-        requests.retain(|it| !self.waits_for_others(*it));
+        requests.retain(|it| !self.waits_for_others(*it, now));
         let has_left = left == requests.len();
         for request in requests {
             let is_incomplete = self.of_its_subjects(request).any(Sample::is_usable);
@@ -389,12 +405,17 @@ impl Reference {
         })
     }
 
-    /// Whether a request of another batch is still to delete a sample of its subjects.
-    fn waits_for_others(&self, request: usize) -> bool {
-        self.of_its_subjects(request).filter_map(|sample| sample.claimed_by).any(|other| {
-            let (it, batch) = (&self.requests[other], self.requests[request].batch);
+    /// Whether a request of another batch is still to delete a sample of its subjects, or a replica
+    /// still answers from what learnt one.
+    fn waits_for_others(&self, request: usize, now: Time) -> bool {
+        let batch = self.requests[request].batch;
+        self.of_its_subjects(request).any(|sample| {
+            let Some(other) = sample.claimed_by else { return false };
+            let it = &self.requests[other];
             let is_open = matches!(it.state, DeletionState::Queued | DeletionState::Unlearning);
-            other != request && is_open && it.batch != batch
+            let is_served =
+                it.excluded_from.is_some_and(|epoch| self.is_served(it.model, epoch - 1, now));
+            is_open && it.batch != batch && (!sample.deleted || is_served)
         })
     }
 
