@@ -1,6 +1,13 @@
 //! The router over a real ledger and a real network, request by request.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Mutex,
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::Duration,
+};
 
 use axum::{
     body::{Body, to_bytes},
@@ -9,6 +16,7 @@ use axum::{
 use burn::tensor::Device;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::yield_now;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -36,6 +44,7 @@ use crate::{
         executor::Executor,
         registry::Registry,
         replica::{Replica, Reported},
+        version::Predict,
     },
     store::{Blobs, Claim, Keyring, NewVersion, Publication, Store},
 };
@@ -292,6 +301,55 @@ async fn a_lost_lease_and_a_drain_show_in_readiness() {
     assert_eq!(service.get("/v2/health/ready").await.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(service.get("/v2/health/live").await.status, StatusCode::OK);
     assert_eq!(service.infer().await.status, StatusCode::OK, "who came is still answered");
+}
+
+/// Says that it is being computed, and keeps the thread until it is told to go on.
+struct Slow(Sender<()>, Mutex<Receiver<()>>);
+
+impl Predict for Slow {
+    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
+        self.0.send(()).unwrap();
+        self.1.lock().unwrap().recv().unwrap();
+        rows
+    }
+
+    fn duration(&self, _: usize) -> Duration {
+        Duration::ZERO
+    }
+}
+
+#[tokio::test]
+async fn a_prediction_that_outlives_the_lease_is_not_answered_from_what_was_passed_over() {
+    let service = service(Access::Open).await;
+    let State { executor, clock, .. } = &*service.state;
+    service.create_model().await;
+    service.publish().await;
+    service.replica.sync().await.unwrap();
+    for newer in [None, Some(2)] {
+        let ((begins, begun), (go_on, told)) = (channel(), channel());
+        let slow = std::sync::Arc::new(Slow(begins, Mutex::new(told)));
+        let slow = executor.predict(slow, Vec::new());
+        let meanwhile = async {
+            while begun.try_recv().is_err() {
+                yield_now().await;
+            }
+            while executor.waiting() == 0 {
+                yield_now().await;
+            }
+            clock.advance(LEASE);
+            if newer.is_some() {
+                assert_eq!(Some(service.publish().await), newer);
+            }
+            service.replica.sync().await.unwrap();
+            go_on.send(()).unwrap();
+        };
+        let (_, reply, ()) = tokio::join!(slow, service.infer(), meanwhile);
+        match newer {
+            None => assert_eq!(reply.headers["forgetd-epoch"], "1", "nothing newer is there"),
+            Some(_) => assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE),
+        }
+    }
+    assert_eq!(service.infer().await.headers["forgetd-epoch"], "2");
 }
 
 #[tokio::test]

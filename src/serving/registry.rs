@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,6 +28,8 @@ use crate::{
 /// A version while it is answered from; the last holder to drop it lets the registry know.
 pub struct Held {
     version: ServedVersion,
+    /// The ledger may have passed it over: what was computed from it is not answered.
+    is_withheld: AtomicBool,
     departures: Arc<Notify>,
 }
 
@@ -66,7 +71,7 @@ pub struct Registry {
     current: ArcSwap<Snapshot>,
     /// Models that answer again once a version of theirs is published.
     withheld: Mutex<HashMap<ModelName, Uuid>>,
-    /// Superseded versions that somebody may still answer from.
+    /// Versions that answer no more, but that somebody may still hold.
     superseded: Mutex<Vec<(Served, Weak<Held>)>>,
     lease: ArcSwapOption<Lease>,
     departures: Arc<Notify>,
@@ -106,7 +111,8 @@ impl Registry {
 
     /// `gate` runs between reading the current snapshot and trying to replace it.
     fn publish_through(&self, version: ServedVersion, mut gate: impl FnMut()) -> Published {
-        let held = Arc::new(Held { version, departures: Arc::clone(&self.departures) });
+        let departures = Arc::clone(&self.departures);
+        let held = Arc::new(Held { version, is_withheld: AtomicBool::new(false), departures });
         let name = &held.model.name;
         loop {
             let seen = self.current.load();
@@ -122,7 +128,7 @@ impl Registry {
             // Listed before it is replaced, so that no report passes over it; should another
             // publisher come first, the entry is one of the version that still answers.
             if let Some(old) = &old {
-                self.superseded().push((served(old), Arc::downgrade(old)));
+                self.superseded().push(leaving(old));
             }
             if Arc::ptr_eq(&self.current.compare_and_swap(&*seen, Arc::new(next)), &seen) {
                 self.withheld().remove(name);
@@ -146,6 +152,19 @@ impl Registry {
         }
     }
 
+    /// Whether what was computed from a version may be answered. This process may have stood still
+    /// meanwhile, been counted as dead, and be back.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn confirm(&self, held: &Held) -> Result<(), Unserved> {
+        // In this order: versions are withheld before the lease is renewed.
+        if self.is_fenced() || held.is_withheld.load(Ordering::Acquire) {
+            return Err(Unserved::Fenced);
+        }
+        Ok(())
+    }
+
     /// Epoch of the version that answers for a model, fenced or not.
     pub fn epoch(&self, model_id: Uuid) -> Option<u64> {
         let current = self.current.load();
@@ -158,11 +177,20 @@ impl Registry {
     }
 
     /// Lets go of what answers for these models; they answer again once a version is published.
+    /// What is being computed from it is not answered any more, nor what is from any version that
+    /// was superseded before.
     pub fn withhold(&self, is_outdated: impl Fn(Uuid) -> bool) {
-        let current = self.current.load();
-        let outdated = current.values().filter(|held| is_outdated(held.model.id));
+        let outdated = self.current.load();
+        let outdated = outdated.values().filter(|held| is_outdated(held.model.id));
         self.withheld().extend(outdated.map(|held| (held.model.name.clone(), held.model.id)));
         self.remove(|model_id| !is_outdated(model_id));
+        let current = self.current.load();
+        let answers = |held: &Arc<Held>| current.values().any(|other| Arc::ptr_eq(other, held));
+        for held in self.superseded().iter().filter_map(|(_, held)| held.upgrade()) {
+            if !answers(&held) {
+                held.is_withheld.store(true, Ordering::Release);
+            }
+        }
     }
 
     /// Answers no more for the other models.
@@ -177,8 +205,11 @@ impl Registry {
             return;
         }
         self.current.rcu(|current| {
-            let kept = current.iter().filter(|(_, held)| keeps(held.model.id));
-            kept.map(|(name, held)| (name.clone(), Arc::clone(held))).collect::<Snapshot>()
+            let (kept, gone): (Snapshot, Snapshot) =
+                Snapshot::clone(current).into_iter().partition(|(_, held)| keeps(held.model.id));
+            // Listed first, as where they are replaced.
+            self.superseded().extend(gone.values().map(leaving));
+            kept
         });
     }
 
@@ -233,8 +264,9 @@ impl Registry {
     }
 }
 
-fn served(version: &ServedVersion) -> Served {
-    Served { model_id: version.model.id, epoch: version.epoch }
+/// For the list of those that somebody may still hold.
+fn leaving(held: &Arc<Held>) -> (Served, Weak<Held>) {
+    (Served { model_id: held.model.id, epoch: held.epoch }, Arc::downgrade(held))
 }
 
 #[cfg(test)]
@@ -339,6 +371,35 @@ mod tests {
         registry.withhold(|model_id| model_id == id);
         registry.retain(|_| false);
         assert_eq!(answering(&registry), Err(Unserved::NotLoaded));
+    }
+
+    #[test]
+    fn what_is_withheld_counts_until_its_last_holder_drops_it_and_is_not_answered() {
+        let (clock, registry) = leased();
+        let id = version(1).model.id;
+        let held = || registry.get(&version(1).model.name).unwrap();
+        registry.publish(version(1));
+        let oldest = held();
+        registry.publish(version(2));
+        let old = held();
+        assert_eq!((registry.confirm(&oldest), registry.confirm(&old)), (Ok(()), Ok(())));
+
+        clock.advance(LEASE);
+        assert_eq!(registry.confirm(&old), Err(Unserved::Fenced));
+        registry.withhold(|_| false);
+        registry.renew_lease(start(&clock), LEASE);
+        assert_eq!(registry.confirm(&oldest), Err(Unserved::Fenced), "it was superseded before");
+        assert_eq!(registry.confirm(&old), Ok(()), "it is current still");
+
+        registry.withhold(|model_id| model_id == id);
+        registry.publish(version(3));
+        assert_eq!(registry.confirm(&old), Err(Unserved::Fenced));
+        assert_eq!(registry.confirm(&held()), Ok(()));
+        for (holder, epoch) in [(oldest, 1), (old, 2)] {
+            assert_eq!(registry.served(), [Served { model_id: id, epoch }]);
+            drop(holder);
+        }
+        assert_eq!(registry.served(), [Served { model_id: id, epoch: 3 }]);
     }
 
     #[test]

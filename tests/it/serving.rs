@@ -16,6 +16,7 @@ use crate::{
 on_both!(
     a_replica_answers_from_nothing_that_the_ledger_does_not_know_of,
     a_replica_that_was_counted_as_dead_answers_from_nothing_old,
+    what_was_being_computed_when_a_replica_was_counted_as_dead_is_not_answered,
     what_the_ledger_was_told_a_moment_ago_it_is_not_told_again,
 );
 
@@ -68,6 +69,41 @@ async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Le
     replica.sync().await.unwrap();
     assert_eq!(answering(), Err(Unserved::Fenced));
     worker.end().await;
+}
+
+/// A prediction outlives its replica's lease, and a deletion is completed past both. Its version is
+/// not answered from, and as long as it is held the ledger knows of it.
+async fn what_was_being_computed_when_a_replica_was_counted_as_dead_is_not_answered(
+    ledger: &Ledger,
+) {
+    const SERVED: &str = "SELECT MIN(epoch) FROM replica_epochs";
+    let (clock, blobs) = (Clock::manual(at(0)), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let model = model_of("iau", None);
+    train(ledger, &model, &clock).await;
+    let replica = replica(ledger, &blobs, &clock);
+    replica.sync().await.unwrap();
+    let registry = &replica.registry;
+    let held = registry.get(&model.name).unwrap();
+    clock.advance(LEASE / 2);
+    replica.sync().await.unwrap();
+    assert_eq!(registry.confirm(&held), Ok(()));
+
+    clock.advance(LEASE * 2);
+    let id = forget(ledger, &model, 0, &clock).await;
+    request_fits(ledger, id, "the deletion is completed past the dead replica", |request| {
+        request.state == DeletionState::Completed
+    })
+    .await;
+    worker.end().await;
+    replica.sync().await.unwrap();
+    let current = registry.get(&model.name).unwrap();
+    assert_eq!((current.epoch, registry.confirm(&current)), (2, Ok(())));
+    assert_eq!(registry.confirm(&held), Err(Unserved::Fenced));
+    assert_eq!(ledger.integer(SERVED).await, 1);
+    drop(held);
+    replica.sync().await.unwrap();
+    assert_eq!(ledger.integer(SERVED).await, 2);
 }
 
 /// Every request that is accepted wakes the replica. Its lease is renewed all the same, in time.

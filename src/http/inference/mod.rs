@@ -315,10 +315,7 @@ async fn predict(
     };
     let rows = encoded.map_err(|error| Problem::InvalidInference(error.to_string()))?;
     let probabilities = state.executor.predict(Arc::clone(&held) as _, rows).await?;
-    // A process that stood still meanwhile may have been counted as dead.
-    if state.registry.is_fenced() {
-        return Err(Unserved::Fenced.into());
-    }
+    state.registry.confirm(&held)?;
     let (answer, binary) = InferenceResponse::new(&held, id.as_deref(), &probabilities, outputs);
     let mut response = if binary.is_empty() {
         Answer(answer).into_response()
