@@ -249,9 +249,11 @@ impl Worker {
             other => {
                 metrics::counter!("forgetd_job_failures_total", "kind" => kind).increment(1);
                 let reason = Chain(other).to_string();
+                // What fails some requests together need not fail each of them alone.
+                let are_several = claimed.requests.len() > 1;
                 let retries_left = lease.attempt < self.options.attempts_max;
-                let retry_at =
-                    (retries_left && other.is_worth_a_retry()).then(|| now.plus(backoff(claimed)));
+                let is_retried = are_several || (retries_left && other.is_worth_a_retry());
+                let retry_at = is_retried.then(|| now.plus(backoff(claimed)));
                 error!(%reason, ?retry_at, "the attempt failed");
                 self.store.fail_attempt(lease, now, &reason, retry_at).await
             }

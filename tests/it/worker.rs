@@ -40,6 +40,7 @@ use crate::{
 on_both!(
     the_last_samples_are_forgotten_once_there_are_others,
     a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
+    what_fails_a_batch_for_good_fails_its_requests_only_alone,
     a_settlement_comes_by_itself_once_the_accuracy_fell,
     what_is_certified_is_published_and_what_is_not_is_retrained,
 );
@@ -245,6 +246,29 @@ async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger
     })
     .await;
     assert_eq!((completed.guarantee, completed.reason), (Some(Guarantee::Approximate), None));
+    worker.end().await;
+}
+
+/// Each of the two requests could be served, both together leave nothing to train on.
+async fn what_fails_a_batch_for_good_fails_its_requests_only_alone(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let model = model_of("iau", None);
+    train(ledger, &model, &clock).await;
+    worker.end().await;
+    let mut requests = Vec::new();
+    for half in [0..20, 20..40] {
+        let new = new_deletion(&model, half.map(sample_target).collect(), clock.now());
+        ledger.accept(&new).await;
+        requests.push(new.id);
+    }
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    let mut ended = Vec::new();
+    for id in requests {
+        let request = request_fits(ledger, id, "it ends", |request| request.state.is_final()).await;
+        ended.push((request.state, request.attempts));
+    }
+    assert_eq!(ended, [(DeletionState::Completed, 2), (DeletionState::Failed, 2)]);
     worker.end().await;
 }
 
