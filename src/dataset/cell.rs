@@ -42,23 +42,15 @@ impl Spot<'_> {
     }
 
     pub fn finite(&self, number: f64) -> Result<f64, ReadError> {
-        if number.is_finite() {
-            Ok(number)
-        } else {
-            Err(self.refuse("a finite number", format!("{number}, which is not finite")))
-        }
+        self.tensor_number(number).map(|_| number)
     }
 
-    /// One number of a tensor, which the network sees in single precision.
+    /// One number of a tensor.
     pub fn tensor_number(&self, number: f64) -> Result<f32, ReadError> {
-        #[expect(clippy::cast_possible_truncation, reason = "single precision is what is wanted")]
-        let single = number as f32;
-        if single.is_finite() {
-            Ok(single)
-        } else {
+        single(number).ok_or_else(|| {
             let found = format!("{number}, which is not finite in single precision");
-            Err(self.refuse("a finite number", found))
-        }
+            self.refuse("a finite number", found)
+        })
     }
 
     /// A sample's or a subject's identifier, or a label. What is refused is not repeated.
@@ -93,6 +85,13 @@ impl Spot<'_> {
             .find(|split| split.as_str() == text)
             .ok_or_else(|| self.refuse("\"train\" or \"holdout\"", shown(text)))
     }
+}
+
+/// As the network sees a number, in single precision; `None` where that is not finite.
+pub(super) fn single(number: f64) -> Option<f32> {
+    #[expect(clippy::cast_possible_truncation, reason = "single precision is what is wanted")]
+    let single = number as f32;
+    single.is_finite().then_some(single)
 }
 
 /// A tensor's numbers, as bytes where they all are.

@@ -9,7 +9,7 @@ use std::io::Read;
 
 use self::records::Records;
 use super::{
-    cell::{Spot, tensor},
+    cell::{Spot, single, tensor},
     raw_sample::{RawSample, ReadError, Reading},
 };
 use crate::domain::{
@@ -81,7 +81,7 @@ pub fn samples<R: Read>(
 }
 
 /// The schema of a table: every column that the mapping does not name, numeric if all of its
-/// cells are finite numbers. Reads to the end.
+/// cells are numbers that are finite in single precision. Reads to the end.
 ///
 /// # Errors
 /// When the file cannot be read, lacks a mapped column, or has no rows.
@@ -99,7 +99,8 @@ pub fn infer_schema(reader: impl Read, mapping: &Mapping) -> Result<InputSchema,
     while records.advance()?.is_some() {
         any = true;
         for (position, kind) in &mut kinds {
-            if !records.record[*position].parse().is_ok_and(f64::is_finite) {
+            let number = records.record[*position].parse().ok();
+            if number.and_then(single).is_none() {
                 *kind = ColumnKind::Categorical;
             }
         }

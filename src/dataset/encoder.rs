@@ -33,7 +33,8 @@ enum InputEncoding {
     Tensor(TensorSchema),
 }
 
-/// Features or labels that cannot be encoded. Rows count from 0.
+/// Features or labels that cannot be encoded. Rows count from 0. What a row holds is not repeated: a
+/// job's reason stays when the sample is erased.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EncodingError {
     #[error("there are no training samples to fit the encoder on")]
@@ -45,13 +46,13 @@ pub enum EncodingError {
     #[error("row {row}, column {column:?}: expected a finite number, found {found}")]
     NotFinite { row: usize, column: String, found: f64 },
     #[error(
-        "row {row}, column {column:?}: {found} lies too far from the values seen in training to \
+        "row {row}, column {column:?}: the number lies too far from the values seen in training to \
          be a single-precision number"
     )]
     TooFar { row: usize, column: String, found: f64 },
     #[error("column {column:?}: the training values spread too far to be standardised")]
     Spread { column: String },
-    #[error("row {row}: the label {label:?} is not among the model's classes")]
+    #[error("row {row}: the label is not among the model's classes")]
     UnknownLabel { row: usize, label: String },
 }
 

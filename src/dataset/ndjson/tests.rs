@@ -81,6 +81,8 @@ fn numbers_that_are_not_finite_are_named_so() {
     }
     let error = refusal(&LINE.replace("39", "1e999"));
     assert!(error.contains("number out of range"), "{error}");
+    let error = refusal(&LINE.replace("39", "-1e39"));
+    assert!(error.ends_with("which is not finite in single precision"), "{error}");
     let error = tensor_of("[1, 2, 3, 1e39]").unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
 }
