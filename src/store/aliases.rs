@@ -42,7 +42,8 @@ impl Store {
     }
 
     /// Where the deletion of subjects from a model stands; those of whom it never had a sample are
-    /// left out. `None` where samples are kept and no request asks for their deletion any more.
+    /// left out. `None` where samples are kept and no request asks for their deletion any more. One
+    /// that has erased its samples is still under way: some replica may answer from weights with them.
     pub async fn subject_standings(
         &self,
         model_id: Uuid,
@@ -50,18 +51,20 @@ impl Store {
     ) -> Result<BTreeMap<Pseudonym, Option<Standing>>, StoreError> {
         reading!(self, "subject_standings", async |tx| {
             let sql = in_keys!(
-                "SELECT subject_key,
-                     COUNT(CASE WHEN deleted_at IS NULL AND deletion_id IS NULL THEN 1 END) AS kept,
-                     COUNT(CASE WHEN deleted_at IS NULL THEN 1 END) AS live
-                 FROM samples WHERE model_id = $1 AND subject_key",
+                "SELECT s.subject_key,
+                     COUNT(CASE WHEN s.deleted_at IS NULL AND s.deletion_id IS NULL THEN 1 END)
+                         AS kept,
+                     COUNT(CASE WHEN r.state IN ('queued', 'unlearning') THEN 1 END) AS going
+                 FROM samples s LEFT JOIN deletion_requests r ON r.id = s.deletion_id
+                 WHERE s.model_id = $1 AND s.subject_key",
                 "2",
-                "GROUP BY subject_key"
+                "GROUP BY s.subject_key"
             );
             let rows = tx.query(sql).bind(model_id).bind_keys(subjects).fetch_all().await?;
             let mut standings = BTreeMap::new();
             for row in &rows {
                 let subject = row.key("subject_key")?;
-                let standing = match (row.count::<u64>("kept")?, row.count::<u64>("live")?) {
+                let standing = match (row.count::<u64>("kept")?, row.count::<u64>("going")?) {
                     (0, 0) => Some(Standing::Completed(Guarantee::Approximate)),
                     (0, _) => Some(Standing::Unlearning),
                     _ => last_request(tx, model_id, subject).await?,

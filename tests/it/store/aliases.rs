@@ -121,6 +121,7 @@ async fn a_subject_stands_where_its_samples_do(ledger: &Ledger) {
     let id = ledger.delete(&model, vec![subject_target(0)], at(23)).await;
     assert_eq!(standing(ledger, &model, 0).await, Some(Some(Standing::Unlearning)));
     ledger.unlearn(at(24)).await;
+    assert_eq!(standing(ledger, &model, 0).await, Some(Some(Standing::Unlearning)));
     ledger.store.complete_propagated(at(25)).await.unwrap();
     let state = ledger.store.deletion(id).await.unwrap().unwrap().request.state;
     assert_eq!(state, DeletionState::Completed);
