@@ -71,6 +71,7 @@ pub use leases::Unsettled;
 pub use ledger::{Store, Wakeups};
 pub use lineage::{Lineage, LineageSample};
 pub use models::CreateModel;
+pub use outbox::PRUNED_MAX;
 pub use publication::{NewVersion, Publication};
 pub use quotas::{Excess, Requester};
 pub use replicas::Served;

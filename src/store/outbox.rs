@@ -27,8 +27,8 @@ use crate::{
 /// Bounds the memory that one statement takes.
 const MESSAGES_PER_STATEMENT: usize = 1_000;
 
-/// Messages that one sweep removes of each kind; the next goes on.
-const PRUNED_MAX: u32 = 10_000;
+/// Messages that one pass removes of each kind; the next goes on.
+pub const PRUNED_MAX: u32 = 10_000;
 
 /// A message as it goes into the outbox.
 #[derive(Clone, Debug)]

@@ -30,7 +30,7 @@ use crate::{
     domain::{chain::Chain, webhook::Message},
     intake::processor::Processor,
     outbound::Outbound,
-    store::{ClaimedMessages, Recorded, Store, StoreError},
+    store::{ClaimedMessages, PRUNED_MAX, Recorded, Store, StoreError},
 };
 
 /// Messages that a round delivers at the same time.
@@ -50,6 +50,9 @@ const CLAIM_MARGIN: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
+
+/// While more is old than one pass removes. Others want to write meanwhile.
+const PRUNE_PAUSE: Duration = Duration::from_secs(1);
 
 /// See the configuration's `[webhooks]`.
 #[derive(Clone, Copy, Debug)]
@@ -103,7 +106,11 @@ impl Messenger {
                 () = wakeups.next() => {}
                 () = rounds.ended() => {}
                 _ = polls.tick() => messenger.measure().await,
-                _ = prunes.tick() => messenger.prune().await,
+                _ = prunes.tick() => {
+                    if messenger.prune().await {
+                        prunes.reset_after(PRUNE_PAUSE);
+                    }
+                }
             }
         }
         rounds.all_ended().await;
@@ -186,12 +193,19 @@ impl Messenger {
         }
     }
 
-    async fn prune(&self) {
+    /// Whether there may be more to remove.
+    async fn prune(&self) -> bool {
         let now = self.clock.now();
         match self.store.prune_outbox(now.minus(self.options.retention), now).await {
-            Ok(0) => {}
-            Ok(messages) => info!(messages, "removed old messages"),
-            Err(error) => warn!(error = %Chain(&error), "old messages were not removed"),
+            Ok(0) => false,
+            Ok(messages) => {
+                info!(messages, "removed old messages");
+                messages >= PRUNED_MAX.into()
+            }
+            Err(error) => {
+                warn!(error = %Chain(&error), "old messages were not removed");
+                false
+            }
         }
     }
 }

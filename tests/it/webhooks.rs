@@ -17,7 +17,7 @@ use crate::{
     receiver::{Receiver, Reply},
     service::eventually,
     store::{
-        Ledger, at, on_both, sample_target,
+        Ledger, Raw, at, on_both, sample_target,
         webhooks::{settings, webhook},
     },
 };
@@ -29,6 +29,7 @@ on_both!(
     nothing_goes_beyond_the_reach,
     redirects_are_not_followed,
     several_processes_deliver_each_message_once,
+    all_that_is_old_is_removed_though_it_be_much,
 );
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -233,4 +234,29 @@ async fn several_processes_deliver_each_message_once(ledger: &Ledger) {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 200);
+}
+
+/// It takes three passes, which lie ten minutes apart otherwise.
+async fn all_that_is_old_is_removed_though_it_be_much(ledger: &Ledger) {
+    let sql = match &ledger.raw {
+        Raw::Sqlite(_) => {
+            "INSERT INTO webhook_messages (id, webhook_id, event_type, payload, state, attempts,
+                 not_before, created_at, ended_at)
+             SELECT randomblob(16), randomblob(16), 'model.trained', '', 'delivered', 1, 0, 0, 0
+             FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000)
+                 SELECT i FROM n)"
+        }
+        Raw::Postgres(_) => {
+            "INSERT INTO webhook_messages (id, webhook_id, event_type, payload, state, attempts,
+                 not_before, created_at, ended_at)
+             SELECT gen_random_uuid(), gen_random_uuid(), 'model.trained', '', 'delivered', 1, 0,
+                 0, 0
+             FROM generate_series(1, 25000)"
+        }
+    };
+    ledger.execute(sql).await;
+    let running = Running::start(ledger, &Clock::manual(at(30)), loopback());
+    let left = async || ledger.integer("SELECT COUNT(*) FROM webhook_messages").await;
+    eventually("nothing old is left", left, |left| *left == 0).await;
+    running.end().await;
 }
