@@ -150,13 +150,16 @@ impl Store {
         })
     }
 
-    /// Whether a version that still has its weights has them there.
+    /// Whether a version that still has its weights has them there, or may yet come to have: the job
+    /// that the blob is of has not ended, and may give the same bits at another attempt.
     pub async fn is_referenced(&self, blob: BlobName) -> Result<bool, StoreError> {
         reading!(self, "is_referenced", async |tx| {
             let row = tx
                 .query(
-                    "SELECT epoch FROM versions
-                     WHERE job_id = $1 AND weights = $2 AND weights_removed_at IS NULL",
+                    "SELECT 1 FROM versions
+                     WHERE job_id = $1 AND weights = $2 AND weights_removed_at IS NULL
+                     UNION ALL
+                     SELECT 1 FROM jobs WHERE id = $1 AND state IN ('queued', 'running')",
                 )
                 .bind(blob.job_id)
                 .digest(&blob.digest)

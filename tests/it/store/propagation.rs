@@ -25,6 +25,7 @@ on_both!(
     committed_work_wakes_others,
     a_settlement_that_covers_everything_is_not_called_for_again,
     a_report_without_news_wakes_nobody,
+    weights_of_a_job_that_may_publish_them_are_no_orphan,
 );
 
 async fn report(ledger: &Ledger, replica: Uuid, model: &Model, epoch: u64, now_s: i64) {
@@ -241,4 +242,21 @@ async fn a_settlement_that_covers_everything_is_not_called_for_again(ledger: &Le
     // By hand it is called for all the same.
     let by_hand = store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(30)).await.unwrap();
     assert!(matches!(by_hand, Enqueued::Queued(_)));
+}
+
+/// A later attempt at it may store the very same blob, and publish it.
+async fn weights_of_a_job_that_may_publish_them_are_no_orphan(ledger: &Ledger) {
+    let (model, store) = (ledger.model("m").await, &ledger.store);
+    let blob = BlobName { digest: Digest::of(b"weights"), job_id: new_id() };
+    let is_referenced = async || store.is_referenced(blob).await.unwrap();
+    assert!(!is_referenced().await);
+    store.enqueue_job(blob.job_id, model.id, JobKind::Training, at(1)).await.unwrap();
+    assert!(is_referenced().await);
+    let first = ledger.claim(at(2)).await.unwrap();
+    assert!(is_referenced().await);
+    store.fail_attempt(&first.lease, at(3), "broke", Some(at(4))).await.unwrap();
+    assert!(is_referenced().await);
+    let second = ledger.claim(at(5)).await.unwrap();
+    store.fail_attempt(&second.lease, at(6), "broke", None).await.unwrap();
+    assert!(!is_referenced().await);
 }
