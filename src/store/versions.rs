@@ -81,25 +81,31 @@ impl Store {
         })
     }
 
-    /// Superseded versions whose weights still exist although every live replica has left them.
+    /// Superseded versions whose weights still exist although every live replica has left them, by
+    /// model and epoch, from the one behind `after` on.
     pub async fn superseded(
         &self,
         now: Timestamp,
+        after: Option<(Uuid, u64)>,
         limit: u32,
     ) -> Result<Vec<Superseded>, StoreError> {
+        let (model_id, epoch) = after.unwrap_or_default();
         reading!(self, "superseded", async |tx| {
             let rows = tx
                 .query(
                     "SELECT v.model_id, v.epoch, v.weights, v.job_id
                      FROM models m JOIN versions v ON v.model_id = m.id
                      WHERE v.weights_removed_at IS NULL AND v.epoch < m.current_epoch
+                         AND (v.model_id, v.epoch) > ($2, $3)
                          AND NOT EXISTS (
                              SELECT 1 FROM replica_epochs e JOIN replicas r ON r.id = e.replica_id
                              WHERE e.model_id = v.model_id AND e.epoch <= v.epoch
                                  AND r.lease_expires_at > $1)
-                     ORDER BY v.model_id, v.epoch LIMIT $2",
+                     ORDER BY v.model_id, v.epoch LIMIT $4",
                 )
                 .time(dead_since(now))
+                .bind(model_id)
+                .count(epoch)
                 .bind(i64::from(limit))
                 .fetch_all()
                 .await?;

@@ -3,11 +3,12 @@
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
 //! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets and
 //! `reserve.rs` how that is read in advance; `retraining.rs` is the way of training and settlement;
-//! `upkeep.rs` is what any worker may do at any time, twice without harm; `replay.rs` makes a version
-//! again to compare it.
+//! `upkeep.rs` is what any worker may do at any time, twice without harm, of which `destruction.rs`
+//! destroys weights; `replay.rs` makes a version again to compare it.
 
 mod compute;
 mod deadlines;
+mod destruction;
 mod draw;
 mod lease;
 mod perturbation;

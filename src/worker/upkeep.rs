@@ -1,8 +1,7 @@
 //! What any worker may do at any time, twice without harm: completing what every replica has
-//! reached, watching deadlines, calling for settlements, destroying superseded weights, sweeping
-//! orphans.
+//! reached, watching deadlines, calling for settlements, and destroying weights.
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -11,23 +10,21 @@ use uuid::Uuid;
 
 use crate::{
     domain::{
-        blob_name::BlobName,
         chain::Chain,
         job::{Job, JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
         version::Version,
     },
-    fail_point,
-    store::{Enqueued, StoreError, Superseded, Unsettled},
+    store::{Enqueued, StoreError, Unsettled},
 };
 
-use super::Worker;
+use super::{Worker, destruction::Leftovers};
 
 /// Signals come in bursts: what nobody waits for is done this long after the first of one.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Rows that one pass of upkeep handles of each kind; the next pass goes on.
+/// Models or versions that are read at once.
 const PAGE: u32 = 100;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -45,7 +42,7 @@ impl Worker {
         let mut wakeups = self.store.wakeups();
         let mut sweeps = tokio::time::interval(self.options.sweep_interval);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut suspects = HashSet::new();
+        let mut left = Leftovers::default();
         let mut tending_at = Instant::now();
         while !shutdown.is_cancelled() {
             let started = Instant::now();
@@ -53,7 +50,11 @@ impl Worker {
             if is_time {
                 tending_at = started + self.options.poll_interval;
             }
-            if let Err(error) = self.upkeep(is_time).await {
+            // What holds up one holds up nothing of the other.
+            if let Err(error) = self.complete().await {
+                warn!(error = %Chain(&error), "completions are put off: the ledger cannot be used now");
+            }
+            if is_time && let Err(error) = self.tend(&mut left).await {
                 warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
             }
             // In a flood of signals it takes half of a connection's time at most.
@@ -63,7 +64,7 @@ impl Worker {
                 () = wakeups.next() => tending_at = tending_at.min(Instant::now() + PAUSE),
                 () = tokio::time::sleep_until(tending_at) => {}
                 _ = sweeps.tick() => {
-                    if let Err(error) = self.sweep_orphans(&mut suspects).await {
+                    if let Err(error) = self.sweep_orphans(&mut left).await {
                         warn!(error = %Chain(&error), "orphaned blobs were not swept");
                     }
                 }
@@ -72,73 +73,22 @@ impl Worker {
     }
 
     /// # Errors
-    /// When the ledger cannot be used; everything is tried again at the next pass.
-    async fn upkeep(&self, is_time_to_tend: bool) -> Result<(), StoreError> {
+    /// When the ledger cannot be used; it is tried again at the next pass.
+    async fn complete(&self) -> Result<(), StoreError> {
         let completed = self.store.complete_propagated(self.now()).await?;
         for id in &completed {
             info!(deletion_request_id = %id, "completed");
         }
         metrics::counter!("forgetd_deletions_completed_total").increment(completed.len() as u64);
-        if !is_time_to_tend {
-            return Ok(());
-        }
-        self.remove_superseded_weights().await?;
+        Ok(())
+    }
+
+    /// # Errors
+    /// When the ledger cannot be used; everything is tried again at the next pass.
+    async fn tend(&self, left: &mut Leftovers) -> Result<(), StoreError> {
         self.tend_models().await?;
         metrics::gauge!("forgetd_deletion_queue_depth").set(self.store.queue_depth().await? as f64);
-        Ok(())
-    }
-
-    async fn remove_superseded_weights(&self) -> Result<(), StoreError> {
-        let superseded = self.store.superseded(self.now(), PAGE).await?;
-        if superseded.is_empty() {
-            return Ok(());
-        }
-        for Superseded { model_id, epoch, blob } in superseded {
-            if let Err(error) = self.blobs.remove(blob).await {
-                warn!(error = %Chain(&error), "superseded weights could not be destroyed yet");
-                return Ok(());
-            }
-            fail_point::pass("superseded", "destroyed").await;
-            self.store.mark_weights_removed(model_id, epoch, self.now()).await?;
-        }
-        // The words of their encoders go from the files too.
-        self.store.purge_erased().await
-    }
-
-    /// Removes blobs that a crash left half-written or without a version: of the latter those that
-    /// no version named at the last sweep (`suspects`) nor at this one. Between storing a blob and
-    /// publishing its version lie milliseconds, between two sweeps minutes; the object store's clock
-    /// alone, which may be another than ours, must not condemn a blob.
-    ///
-    /// # Errors
-    /// When the ledger cannot be asked whether a blob is in use.
-    async fn sweep_orphans(&self, suspects: &mut HashSet<BlobName>) -> Result<(), StoreError> {
-        match self.blobs.remove_unfinished(self.options.orphan_age, self.now()).await {
-            Ok(0) => {}
-            Ok(blobs) => info!(blobs, "removed what was left half-written"),
-            Err(error) => warn!(error = %Chain(&error), "what was left half-written stays for now"),
-        }
-        let old = match self.blobs.older_than(self.options.orphan_age, self.now()).await {
-            Ok(old) => old,
-            Err(error) => {
-                warn!(error = %Chain(&error), "the object store could not be listed");
-                return Ok(());
-            }
-        };
-        let mut unnamed = HashSet::new();
-        for blob in old {
-            if !self.store.is_referenced(blob).await? {
-                unnamed.insert(blob);
-            }
-        }
-        for blob in unnamed.intersection(suspects) {
-            match self.blobs.remove(*blob).await {
-                Ok(()) => info!(%blob, "removed an orphaned blob"),
-                Err(error) => warn!(error = %Chain(&error), "an orphaned blob stays for now"),
-            }
-        }
-        *suspects = unnamed;
-        Ok(())
+        self.destroy_superseded(left).await
     }
 
     async fn tend_models(&self) -> Result<(), StoreError> {

@@ -10,5 +10,6 @@ mod reserve;
 mod service;
 mod serving;
 mod store;
+mod upkeep;
 mod webhooks;
 mod worker;

@@ -218,7 +218,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.publish(&publication(&claimed, at(35), Cause::Unlearned, Some(2))).await.unwrap();
     store.retire_replica(replica).await.unwrap();
     store.complete_propagated(at(36)).await.unwrap();
-    store.superseded(at(37), 9).await.unwrap();
+    store.superseded(at(37), None, 9).await.unwrap();
     store.unsettled(model.id, LEASE).await.unwrap();
     store.queue_depth().await.unwrap();
     store.deadlines(model.id, at(38), at(37)).await.unwrap();

@@ -22,6 +22,7 @@ on_both!(
     completion_waits_for_the_slowest_live_replica,
     completing_again_changes_nothing,
     superseded_weights_go_when_no_replica_serves_them,
+    superseded_weights_are_read_page_by_page,
     committed_work_wakes_others,
     a_settlement_that_covers_everything_is_not_called_for_again,
     a_report_without_news_wakes_nobody,
@@ -79,15 +80,15 @@ async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
     let store = &ledger.store;
     let replica = new_id();
     report(ledger, replica, &model, 1, 10).await;
-    assert!(store.superseded(at(11), 9).await.unwrap().is_empty(), "it is the current one");
+    assert!(store.superseded(at(11), None, 9).await.unwrap().is_empty(), "it is the current one");
     ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     ledger.unlearn(at(21)).await;
-    assert!(store.superseded(at(22), 9).await.unwrap().is_empty(), "it is served still");
+    assert!(store.superseded(at(22), None, 9).await.unwrap().is_empty(), "it is served still");
     report(ledger, replica, &model, 2, 23).await;
     let version = store.version(model.id, 1).await.unwrap().unwrap();
     let (weights, blob) = (version.weights, version.blob_name());
     let superseded = Superseded { model_id: model.id, epoch: 1, blob };
-    assert_eq!(store.superseded(at(24), 9).await.unwrap(), [superseded]);
+    assert_eq!(store.superseded(at(24), None, 9).await.unwrap(), [superseded]);
     assert!(store.is_referenced(blob).await.unwrap());
     let digest = Digest::of(b"else");
     for other in [BlobName { digest, ..blob }, BlobName { job_id: new_id(), ..blob }] {
@@ -102,7 +103,7 @@ async fn superseded_weights_go_when_no_replica_serves_them(ledger: &Ledger) {
     let leaves = "SELECT COUNT(*) FROM audit_events WHERE kind = 'version.weights_removed'";
     assert_eq!(ledger.integer(leaves).await, 1);
     assert!(!store.is_referenced(blob).await.unwrap());
-    assert!(store.superseded(at(26), 9).await.unwrap().is_empty());
+    assert!(store.superseded(at(26), None, 9).await.unwrap().is_empty());
     let current = store.mark_weights_removed(model.id, 2, at(27)).await;
     assert!(matches!(current, Err(StoreError::Damaged { .. })));
 }
@@ -113,6 +114,23 @@ const SOON: Duration = Duration::from_secs(10);
 /// too. Silence is all there is to wait for.
 async fn fall_silent(wakeups: &mut Wakeups) {
     while tokio::time::timeout(Duration::from_millis(500), wakeups.next()).await.is_ok() {}
+}
+
+async fn superseded_weights_are_read_page_by_page(ledger: &Ledger) {
+    let mut models = Vec::new();
+    for name in ["a", "b"] {
+        let model = ledger.trained_model(name, 4).await;
+        for _ in 0..2 {
+            ledger.train(&model, at(11)).await.unwrap();
+        }
+        models.push(model.id);
+    }
+    let (mut after, mut read) = (None, Vec::new());
+    while let [page] = ledger.store.superseded(at(12), after, 1).await.unwrap()[..] {
+        after = Some((page.model_id, page.epoch));
+        read.extend(after);
+    }
+    assert_eq!(read, [(models[0], 1), (models[0], 2), (models[1], 1), (models[1], 2)]);
 }
 
 async fn committed_work_wakes_others(ledger: &Ledger) {

@@ -360,7 +360,7 @@ impl Machine {
 
     async fn destroy(&mut self) {
         let (store, now) = (&self.ledger.store, when(self.now));
-        let found = store.superseded(now, 1_000).await.unwrap();
+        let found = store.superseded(now, None, 1_000).await.unwrap();
         let expected = self.reference.superseded(self.now);
         let named = |(model, epoch): &(usize, u64)| (self.models[*model].id, *epoch);
         let listed: Vec<_> = found.iter().map(|it| (it.model_id, it.epoch)).collect();
