@@ -14,9 +14,13 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, builderstates::WantsSchemes};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
 use secrecy::{ExposeSecret as _, SecretString};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+use url::Url;
 
 use crate::domain::timestamp::Timestamp;
 
@@ -24,6 +28,10 @@ use connector::{Connector, OutOfReach};
 pub use reach::{AddressError, Network, NetworkError, Reach, URL_BYTES_MAX};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections that are kept for the next request to the same host, and for how long.
+const IDLE_MAX: usize = 4;
+const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// More than any bundle of 256 audit entries takes.
 const BODY_BYTES_MAX: usize = 32 << 20;
@@ -38,13 +46,15 @@ const GZIP: &str = "gzip";
 pub enum OutboundError {
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
+    #[error("the address cannot be read")]
+    Address(#[source] url::ParseError),
     #[error("{0} is no address, or the API key no header")]
     Request(String, #[source] axum::http::Error),
     #[error("{0} cannot be reached, or broke off")]
     Failed(String, #[source] Box<dyn Error + Send + Sync>),
     #[error(
-        "{0} lies beyond where requests may go: it has no address on the Internet, nor one that \
-             the configuration allows besides"
+        "{0} lies beyond where requests may go: over TLS to the Internet, and where the \
+             configuration allows it besides"
     )]
     OutOfReach(String),
     #[error("{0} was not answered in time")]
@@ -125,8 +135,8 @@ impl Outbound {
         self.ask(address, Some(body)).await
     }
 
-    /// Posts JSON to an address of somebody else's choice. Errors name its host alone: the rest may
-    /// be the receiver's secret.
+    /// Posts JSON to an address of somebody else's choice, read as it was when it was checked. Errors
+    /// name its host alone: the rest may be the receiver's secret.
     ///
     /// # Errors
     /// When there is no answer.
@@ -137,16 +147,16 @@ impl Outbound {
         body: String,
         patience: Duration,
     ) -> Result<Receipt, OutboundError> {
-        let uri = Uri::try_from(address);
-        let host = uri.as_ref().ok().and_then(Uri::host).unwrap_or("the address").to_owned();
-        let unfit = |source| OutboundError::Request(host.clone(), source);
-        let mut request = Request::post(uri.map_err(|error| unfit(error.into()))?)
+        let url = Url::parse(address).map_err(OutboundError::Address)?;
+        let host = url.host_str().unwrap_or("the address").to_owned();
+        let mut request = Request::post(url.as_str())
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::USER_AGENT, USER_AGENT);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::from(body)).map_err(unfit)?;
+        let request = request.body(Full::from(body));
+        let request = request.map_err(|error| OutboundError::Request(host.clone(), error))?;
         let response = match tokio::time::timeout(patience, self.client.request(request)).await {
             Err(_) => return Err(OutboundError::TooSlow(host)),
             Ok(Err(error)) if is_out_of_reach(&error) => {
@@ -216,8 +226,14 @@ fn client(reach: Reach) -> Result<HttpsClient, OutboundError> {
 }
 
 fn client_over(reach: Reach, tls: HttpsConnectorBuilder<WantsSchemes>) -> HttpsClient {
+    // Whoever may choose an address may choose many: a connection to one is not kept.
+    let idle_max = if reach.is_anywhere() { IDLE_MAX } else { 0 };
     let connector = tls.https_or_http().enable_http1().wrap_connector(Connector { reach });
-    Client::builder(TokioExecutor::new()).build(connector)
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .pool_max_idle_per_host(idle_max)
+        .build(connector)
 }
 
 /// # Errors
@@ -248,104 +264,4 @@ fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{io::Write as _, sync::Arc};
-
-    use rustls::{
-        ClientConfig, RootCertStore, ServerConfig,
-        crypto::ring::default_provider,
-        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    };
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-    };
-
-    use super::*;
-
-    /// Answers each TLS connection on loopback with 204; returns its address.
-    async fn tls_receiver() -> String {
-        let certificate = include_bytes!("../tests/fixtures/tls/receiver.crt");
-        let key = include_bytes!("../tests/fixtures/tls/receiver.key");
-        let chain = vec![CertificateDer::from_pem_slice(certificate).unwrap()];
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(key).unwrap())
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = format!("https://{}/hooks", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                // Who does not trust it breaks off.
-                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-                let mut request = [0; 4_096];
-                let read = stream.read(&mut request).await.unwrap();
-                assert!(request[..read].starts_with(b"POST /hooks HTTP/1.1\r\n"));
-                stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
-                stream.shutdown().await.unwrap();
-            }
-        });
-        address
-    }
-
-    async fn deliver(client: HttpsClient, address: &str) -> Result<Receipt, OutboundError> {
-        let outbound = Outbound { client, api_key: None };
-        outbound.deliver(address, &[], "{}".into(), TIMEOUT).await
-    }
-
-    #[tokio::test]
-    async fn a_certificate_is_checked_within_the_reach() {
-        let address = tls_receiver().await;
-        let loopback = || Reach::internet(false, &["127.0.0.1".parse().unwrap()], &[]);
-        let authority = include_bytes!("../tests/fixtures/tls/authority.crt");
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority).unwrap()).unwrap();
-        let trusting = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let trusting = || HttpsConnectorBuilder::new().with_tls_config(trusting.clone());
-
-        let told = deliver(client_over(loopback(), trusting()), &address).await.unwrap();
-        assert_eq!((told.status, told.is_success), (204, true));
-        let stranger = deliver(client(loopback()).unwrap(), &address).await;
-        assert!(matches!(stranger, Err(OutboundError::Failed(..))), "{stranger:?}");
-        let beyond = Reach::internet(false, &[], &[]);
-        let beyond = deliver(client_over(beyond, trusting()), &address).await;
-        assert!(matches!(beyond, Err(OutboundError::OutOfReach(_))), "{beyond:?}");
-    }
-
-    #[test]
-    fn what_is_compressed_is_read_up_to_a_limit() {
-        let compressed = |bytes: &[u8]| {
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(bytes).unwrap();
-            encoder.finish().unwrap()
-        };
-        assert_eq!(decompressed(&compressed(b"entries")).unwrap(), b"entries");
-        assert!(decompressed(b"entries").is_err());
-        let bomb = compressed(&vec![0; BODY_BYTES_MAX + 1]);
-        assert!(bomb.len() < BODY_BYTES_MAX / 100);
-        assert!(decompressed(&bomb).unwrap_err().to_string().contains("too large"));
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let read = |value: &str| {
-            retry_after(&HeaderMap::from_iter([(header::RETRY_AFTER, value.parse().unwrap())]))
-        };
-        assert_eq!(read("120"), Some(RetryAfter::Pause(Duration::from_mins(2))));
-        let date: Timestamp = "1994-11-06T08:49:37Z".parse().unwrap();
-        assert_eq!(read("Sun, 06 Nov 1994 08:49:37 GMT"), Some(RetryAfter::At(date)));
-        for odd in ["", "-1", "1.5", "soon"] {
-            assert_eq!(read(odd), None, "{odd}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new()), None);
-    }
-}
+mod tests;

@@ -18,15 +18,15 @@ use super::reach::Reach;
 /// For each address of a host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// None of the addresses of a host may be connected to.
+/// None of the addresses of a host may be connected to, or not without TLS.
 #[derive(Debug, thiserror::Error)]
-#[error("{host} resolves to no address that is within reach")]
+#[error("{host} has no address that is within reach")]
 pub struct OutOfReach {
     host: String,
 }
 
 /// Resolves names, leaves out addresses beyond the reach, and connects to the first that answers.
-/// Literal addresses go the same way.
+/// Literal addresses go the same way. An address may be from when the reach was another.
 #[derive(Clone)]
 pub struct Connector {
     pub reach: Reach,
@@ -57,6 +57,9 @@ async fn connect(reach: &Reach, address: &Uri) -> Result<TcpStream, BoxError> {
     let host = address.host().unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let is_https = address.scheme() == Some(&Scheme::HTTPS);
+    if !is_https && !reach.admits_http() {
+        return Err(OutOfReach { host: host.to_owned() }.into());
+    }
     let port = address.port_u16().unwrap_or(if is_https { 443 } else { 80 });
     let mut failed = None;
     for resolved in lookup_host((host, port)).await? {

@@ -123,10 +123,9 @@ impl Reach {
             return Err(AddressError::TooLong);
         }
         let url = Url::parse(address).map_err(AddressError::Url)?;
-        let http_allowed = self.0.as_ref().is_none_or(|limits| limits.http_allowed);
         match url.scheme() {
             "https" => {}
-            "http" if http_allowed => {}
+            "http" if self.admits_http() => {}
             other => return Err(AddressError::Scheme(other.to_owned())),
         }
         if !url.username().is_empty() || url.password().is_some() {
@@ -145,6 +144,16 @@ impl Reach {
             Some(literal) if !self.admits("", literal) => Err(AddressError::OutOfReach(literal)),
             _ => Ok(url),
         }
+    }
+
+    /// Whether it ends nowhere.
+    pub const fn is_anywhere(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether requests may go without TLS.
+    pub fn admits_http(&self) -> bool {
+        self.0.as_ref().is_none_or(|limits| limits.http_allowed)
     }
 
     /// Whether a connection to this address, which the host's name resolved to, may be made.

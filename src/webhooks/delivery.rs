@@ -67,6 +67,7 @@ impl Messenger {
             Err(OutboundError::OutOfReach(_)) => (Failure::OutOfReach, None),
             Err(
                 OutboundError::Tls(_)
+                | OutboundError::Address(_)
                 | OutboundError::Request(..)
                 | OutboundError::Failed(..)
                 | OutboundError::Refused { .. },
