@@ -225,9 +225,12 @@ impl Problem {
             Self::Forbidden(_)
             | Self::AgentRefused
             | Self::NotTheAgent
-            | Self::InvalidMessage(MessageError::Forged | MessageError::Untrue(_)) => {
-                StatusCode::FORBIDDEN
-            }
+            | Self::InvalidMessage(
+                MessageError::Forged
+                | MessageError::Untrue(_)
+                | MessageError::TooLong
+                | MessageError::Misplaced,
+            ) => StatusCode::FORBIDDEN,
             Self::NotFound(_) | Self::OpenDsrOff | Self::DrpOff | Self::NotServed => {
                 StatusCode::NOT_FOUND
             }

@@ -95,7 +95,8 @@ pub async fn set_up(
         Problem::AgentRefused
     };
     let now = state.clock.now();
-    let message = drp.trust.open(agent, &text, now).map_err(|error| refused(error.to_string()))?;
+    let message = drp.trust.open_set_up(agent, &text, now);
+    let message = message.map_err(|error| refused(error.to_string()))?;
     request::check_version(&message.fields).map_err(|problem| refused(problem.detail().into()))?;
     let token = secret(state.ids.bytes());
     let new = NewAgentToken {

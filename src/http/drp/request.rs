@@ -12,13 +12,11 @@ use crate::{
         targets::{IDENTIFIER_MAX, is_identifier},
     },
     intake::{
-        drp::{Claim, Message},
+        drp::{Claim, Message, VERSION},
         identity::{Format, Identity, Naming},
     },
     outbound::Reach,
 };
-
-const VERSION: &str = "drp.version";
 
 /// Versions that are the same but for their name.
 const VERSIONS: [&str; 2] = ["0.9.4", "1.0"];

@@ -1,8 +1,15 @@
 //! What an Authorized Agent signs: JSON behind its Ed25519 signature (the combined form of
 //! libsodium's `crypto_sign`), in base64. Data Rights Protocol 0.9.4, sections 2.01, 2.04, 2.05 and
 //! 3.07.
+//!
+//! No message says what it was signed for, but each purpose has fields of its own: an exercise has
+//! `exercise`, a set-up `drp.version` and nothing else beside the claims, a revocation at most
+//! `reason`. Held to that, a message that was signed for one serves no other.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ed25519_dalek::{SIGNATURE_LENGTH, Signature, VerifyingKey};
@@ -13,6 +20,16 @@ use crate::domain::timestamp::Timestamp;
 
 /// Longest id of an agent or a business in bytes.
 const ID_MAX: usize = 256;
+
+/// The version of the protocol that an exercise and a set-up are of.
+pub const VERSION: &str = "drp.version";
+
+/// Why a request is revoked.
+const REASON: &str = "reason";
+
+/// From `issued-at` to `expires-at` at the longest. Section 2.01 recommends ten minutes, and the
+/// reference agent takes fifteen; an hour leaves a slow one room, and a stolen message little.
+const VALIDITY_MAX: Duration = Duration::from_hours(1);
 
 /// Who the business is, and which agents it trusts.
 #[derive(Clone, Debug)]
@@ -72,6 +89,10 @@ pub enum MessageError {
     Malformed(Claim),
     #[error("{}", .0.contradiction())]
     Untrue(Claim),
+    #[error("`expires-at` is more than an hour after `issued-at`: sign messages for minutes")]
+    TooLong,
+    #[error("it has fields that the specification does not give a message of this kind")]
+    Misplaced,
 }
 
 impl Trust {
@@ -106,9 +127,25 @@ impl Trust {
             let value = fields.get(claim.name()).ok_or(MessageError::Malformed(claim))?;
             self.check(agent, claim, value, now)?;
         }
+        check_validity(&fields)?;
         let issued_at = fields.get(Claim::IssuedAt.name()).and_then(time);
         let issued_at = issued_at.ok_or(MessageError::Malformed(Claim::IssuedAt))?;
         Ok(Message { bytes, fields, issued_at })
+    }
+
+    /// What the agent has signed to be given a token.
+    ///
+    /// # Errors
+    /// Says what does not hold first.
+    pub fn open_set_up(
+        &self,
+        agent: &Agent,
+        text: &[u8],
+        now: Timestamp,
+    ) -> Result<Message, MessageError> {
+        let message = self.open(agent, text, now)?;
+        check_fields(&message.fields, VERSION)?;
+        Ok(message)
     }
 
     /// Checks what the agent has signed to revoke a request. Section 2.04 gives such a message no
@@ -128,7 +165,8 @@ impl Trust {
                 self.check(agent, claim, value, now)?;
             }
         }
-        Ok(())
+        check_validity(&fields)?;
+        check_fields(&fields, REASON)
     }
 
     fn check(
@@ -225,6 +263,22 @@ impl Claim {
 fn check_id(id: &str) -> Result<(), AgentError> {
     let fits = (1..=ID_MAX).contains(&id.len()) && !id.contains(char::is_control);
     if fits { Ok(()) } else { Err(AgentError::Id(id.to_owned())) }
+}
+
+/// A message that could be repeated for long is refused, where it says from when to when it is good.
+fn check_validity(fields: &Map<String, Value>) -> Result<(), MessageError> {
+    let time = |claim: Claim| fields.get(claim.name()).and_then(time);
+    match (time(Claim::IssuedAt), time(Claim::ExpiresAt)) {
+        (Some(from), Some(until)) if until.since(from) > VALIDITY_MAX => Err(MessageError::TooLong),
+        _ => Ok(()),
+    }
+}
+
+/// Beside the claims there may be the one field.
+fn check_fields(fields: &Map<String, Value>, other: &str) -> Result<(), MessageError> {
+    let is_claim = |name: &str| Claim::ALL.iter().any(|claim| claim.name() == name);
+    let fits = fields.keys().all(|name| name == other || is_claim(name));
+    if fits { Ok(()) } else { Err(MessageError::Misplaced) }
 }
 
 /// ISO 8601 with an offset from UTC; without one it would name no instant.

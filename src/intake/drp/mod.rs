@@ -5,5 +5,5 @@
 mod message;
 mod status;
 
-pub use message::{Agent, AgentError, Claim, Message, MessageError, Trust};
+pub use message::{Agent, AgentError, Claim, Message, MessageError, Trust, VERSION};
 pub use status::{DrpReason, DrpState, DrpStatus, ExerciseStatus};

@@ -131,6 +131,9 @@ async fn a_request_is_its_agents_who_may_revoke_it() {
         let path = format!("{REQUESTS}/{id}");
         let forged = first.send(Method::DELETE, &path, Some(&unsigned)).await;
         assert_refused(&forged, StatusCode::FORBIDDEN, "signature");
+        // Whoever has copied the request cannot revoke it.
+        let copied = first.send(Method::DELETE, &path, Some(&sealed)).await;
+        assert_refused(&copied, StatusCode::FORBIDDEN, "fields");
         for _ in 0..2 {
             let revoked = first.revoke(id).await;
             assert_eq!(revoked.status, StatusCode::OK, "{revoked:#?}");
@@ -157,13 +160,17 @@ async fn a_token_is_one_agents_and_is_asked_for_by_its_key() {
         let set_up =
             async |sealed: &str| send(&service, Method::POST, path, None, Some(sealed)).await;
         let earlier = now().plus(Duration::from_mins(1));
+        let tomorrow = now().plus(Duration::from_hours(24));
         for refused in [
             Agent::second().sign(&agent.claims()),
             agent.sign(&with(agent.claims(), &json!({"agent-id": "SECOND_AGENT"}))),
             agent.sign(&with(agent.claims(), &json!({"business-id": "ANOTHER"}))),
             agent.sign(&with(agent.claims(), &json!({"issued-at": earlier}))),
             agent.sign(&with(agent.claims(), &json!({"expires-at": "2026-01-01T00:00:00Z"}))),
+            agent.sign(&with(agent.claims(), &json!({"expires-at": tomorrow}))),
             agent.sign(&with(agent.claims(), &json!({"drp.version": "0.5"}))),
+            // It was signed to exercise a right.
+            agent.sign(&with(agent.claims(), &json!({"exercise": "deletion"}))),
             agent.claims().to_string(),
             String::new(),
         ] {
@@ -220,12 +227,14 @@ async fn what_is_not_as_the_specification_has_it_is_refused_for_good() {
     let session = Agent::first().set_up(&service).await;
     let deletion = || session.deletion(&email("person-1"));
     let future = now().plus(Duration::from_mins(1));
+    let tomorrow = now().plus(Duration::from_hours(24));
     let (bad, forbidden) = (StatusCode::BAD_REQUEST, StatusCode::FORBIDDEN);
     for (more, status, words) in [
         (json!({"agent-id": "SECOND_AGENT"}), forbidden, "agent-id"),
         (json!({"business-id": "ANOTHER"}), forbidden, "business-id"),
         (json!({"issued-at": future}), forbidden, "issued-at"),
         (json!({"expires-at": "2026-01-01T00:00:00Z"}), forbidden, "expires-at"),
+        (json!({"expires-at": tomorrow}), forbidden, "an hour"),
         (json!({"expires-at": "soon"}), bad, "expires-at"),
         (json!({"business-id": null}), bad, "business-id"),
         (json!({"drp.version": "0.5"}), bad, "drp.version"),

@@ -135,6 +135,46 @@ fn a_revocation_needs_no_claims_but_those_it_has_must_hold() {
 }
 
 #[test]
+fn a_message_is_good_for_what_it_was_signed_for_only() {
+    let trust = trust();
+    let mut set_up = fields();
+    set_up.as_object_mut().unwrap().remove("exercise");
+    set_up[VERSION] = json!("0.9.4");
+    let with = |field: &str, value: &str| {
+        let mut fields = set_up.clone();
+        fields[field] = json!(value);
+        sealed(fields.to_string().as_bytes(), 1)
+    };
+    let sets_up = |text: &str| trust.open_set_up(&trust.agents[0], text.as_bytes(), now());
+    let revokes = |text: &str| trust.open_revocation(&trust.agents[0], text.as_bytes(), now());
+    assert!(sets_up(&with(VERSION, "0.9.4")).is_ok());
+    assert_eq!(revokes(&with(VERSION, "0.9.4")), Err(MessageError::Misplaced), "a set-up");
+    for (field, value) in [("exercise", "deletion"), ("email", "a@example.org"), ("jti", "17")] {
+        assert_eq!(sets_up(&with(field, value)), Err(MessageError::Misplaced), "{field}");
+        assert_eq!(revokes(&with(field, value)), Err(MessageError::Misplaced), "{field}");
+    }
+    let mut revocation = set_up.clone();
+    revocation.as_object_mut().unwrap().remove(VERSION);
+    revocation["reason"] = json!("I want to stay");
+    let revocation = sealed(revocation.to_string().as_bytes(), 1);
+    assert_eq!(revokes(&revocation), Ok(()));
+    assert_eq!(sets_up(&revocation), Err(MessageError::Misplaced), "a revocation");
+}
+
+#[test]
+fn a_message_is_good_for_an_hour_at_most() {
+    let mut fields = fields();
+    fields["expires-at"] = json!("2026-11-26T12:59:00.250Z");
+    assert!(opened(&fields, 1).is_ok());
+    fields["expires-at"] = json!("2026-11-26T12:59:00.251Z");
+    assert_eq!(opened(&fields, 1), Err(MessageError::TooLong));
+    fields.as_object_mut().unwrap().remove("exercise");
+    let (trust, text) = (trust(), sealed(fields.to_string().as_bytes(), 1));
+    let revoked = trust.open_revocation(&trust.agents[0], text.as_bytes(), now());
+    assert_eq!(revoked, Err(MessageError::TooLong));
+}
+
+#[test]
 fn agents_have_ids_and_keys_of_their_own() {
     let first = BASE64_STANDARD.encode(key(1).verifying_key().as_bytes());
     for odd in ["", "AAAA", &first[1..], "not base64"] {
