@@ -2,6 +2,7 @@
 //! later wins. Unknown keys are errors, and secrets are never printed.
 
 mod intake;
+mod messages;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -15,8 +16,11 @@ use figment::{
 use secrecy::SecretString;
 use serde::Deserialize;
 
-pub use self::intake::{AgentConfig, DrpConfig, OpenDsrConfig, SubjectConfig};
-use crate::{nn::device::DeviceKind, outbound::Network};
+pub use self::{
+    intake::{AgentConfig, DrpConfig, OpenDsrConfig, SubjectConfig},
+    messages::{ReachConfig, WebhooksConfig},
+};
+use crate::nn::device::DeviceKind;
 
 /// `FORGETD_HTTP__LISTEN` sets `http.listen`.
 const ENVIRONMENT_PREFIX: &str = "FORGETD_";
@@ -30,6 +34,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     pub audit: AuditConfig,
     pub webhooks: WebhooksConfig,
+    /// What those who bring intakes are told; they choose the addresses.
+    pub callbacks: ReachConfig,
     /// OpenDSR is not offered without it.
     pub opendsr: Option<OpenDsrConfig>,
     /// The Data Rights Protocol is not offered without it.
@@ -151,22 +157,6 @@ pub struct WitnessConfig {
     pub key: String,
 }
 
-/// How far messages to webhooks go.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct WebhooksConfig {
-    /// Whether addresses may begin with http: too.
-    pub http_allowed: bool,
-    /// Networks that are not on the Internet, and to which messages may go all the same.
-    pub allowed_networks: Vec<Network>,
-    /// Names of hosts to which messages may go wherever they resolve to.
-    pub allowed_hosts: Vec<String>,
-    /// How long a receiver has to answer.
-    pub timeout_s: u64,
-    /// How long messages are kept that were delivered or given up.
-    pub retention_days: u64,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
@@ -230,18 +220,6 @@ impl Default for WorkerConfig {
             reserve_bytes_max: 64 << 20,
             sweep_s: 600,
             orphan_age_s: 3_600,
-        }
-    }
-}
-
-impl Default for WebhooksConfig {
-    fn default() -> Self {
-        Self {
-            http_allowed: false,
-            allowed_networks: Vec::new(),
-            allowed_hosts: Vec::new(),
-            timeout_s: 15,
-            retention_days: 30,
         }
     }
 }
@@ -352,8 +330,24 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_refused_by_name() {
-        let error = load("[http]\nlistne = \"127.0.0.1:1\"").unwrap_err().to_string();
-        assert!(error.contains("listne"), "{error}");
+        for (section, key) in
+            [("http", "listne"), ("webhooks", "timeout"), ("callbacks", "timeout_s")]
+        {
+            let error = load(&format!("[{section}]\n{key} = 1")).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{key}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn webhooks_and_callbacks_have_a_reach_each() {
+        let private = "http_allowed = true\nallowed_networks = [\"10.0.0.0/8\"]\n";
+        let admits = |section: &str| {
+            let config = load(&format!("[{section}]\n{private}")).unwrap();
+            let admits = |reach: &ReachConfig| reach.reach().check("http://10.0.0.1/").is_ok();
+            (admits(&config.webhooks.reach), admits(&config.callbacks))
+        };
+        assert_eq!(admits("webhooks"), (true, false));
+        assert_eq!(admits("callbacks"), (false, true));
     }
 
     #[test]
@@ -396,6 +390,7 @@ mod tests {
             "witnesses",
             "previous_master_key",
             "certificate",
+            "[callbacks]",
             "allowed_networks",
             "allowed_hosts",
             "identity_type",

@@ -142,11 +142,8 @@ impl App {
             None
         };
 
-        let reach = roles::reach(config);
         let messenger = if roles.contains(&Role::Worker) {
-            let outbound = Outbound::within(reach.clone())?;
-            let messenger =
-                roles::messenger(config, &ledger, outbound, &clock, &ids, opendsr.as_deref());
+            let messenger = roles::messenger(config, &ledger, &clock, &ids, opendsr.as_deref())?;
             Some(background.spawn(messenger.run(working.clone())))
         } else {
             None
@@ -182,7 +179,8 @@ impl App {
             service_key: ledger.service_key,
             access,
             rates: Rates::default(),
-            reach,
+            webhooks_reach: config.webhooks.reach.reach(),
+            callbacks_reach: config.callbacks.reach(),
             is_tls: config.http.tls.is_some(),
             limits: limits(config),
             opendsr,

@@ -6,13 +6,13 @@ use super::{Ledger, config::Config};
 use crate::{
     clock::{Clock, Ids},
     http::OpenDsr,
-    outbound::{Outbound, Reach},
+    outbound::{Outbound, OutboundError},
     serving::{
         registry::Registry,
         replica::{Replica, Reported},
     },
     unlearning,
-    webhooks::{Messenger, MessengerOptions},
+    webhooks::{Messenger, MessengerOptions, Outbounds},
     worker::{Worker, WorkerOptions},
 };
 
@@ -57,25 +57,27 @@ pub(super) fn replica(
     }
 }
 
-/// How far messages go.
-pub(super) fn reach(config: &Config) -> Reach {
-    let webhooks = &config.webhooks;
-    Reach::internet(webhooks.http_allowed, &webhooks.allowed_networks, &webhooks.allowed_hosts)
-}
-
+/// Delivers what the outbox holds.
+///
+/// # Errors
+/// When TLS cannot be set up.
 pub(super) fn messenger(
     config: &Config,
     ledger: &Ledger,
-    outbound: Outbound,
     clock: &Clock,
     ids: &Ids,
     opendsr: Option<&OpenDsr>,
-) -> Messenger {
+) -> Result<Messenger, OutboundError> {
+    let outbounds = Outbounds {
+        webhooks: Outbound::within(config.webhooks.reach.reach())?,
+        callbacks: Outbound::within(config.callbacks.reach())?,
+    };
     let options = MessengerOptions {
         timeout: Duration::from_secs(config.webhooks.timeout_s),
         retention: Duration::from_secs(config.webhooks.retention_days * 24 * 3600),
         poll_interval: Duration::from_secs(config.worker.poll_s),
     };
     let processor = opendsr.map(|opendsr| opendsr.processor.clone());
-    Messenger::new(ledger.store.clone(), outbound, clock.clone(), ids.clone(), options, processor)
+    let (store, clock, ids) = (ledger.store.clone(), clock.clone(), ids.clone());
+    Ok(Messenger::new(store, outbounds, clock, ids, options, processor))
 }

@@ -40,7 +40,9 @@ pub struct State {
     pub access: Access,
     pub rates: Rates,
     /// Where webhooks may be.
-    pub reach: Reach,
+    pub webhooks_reach: Reach,
+    /// Where callbacks may be.
+    pub callbacks_reach: Reach,
     /// Answers then ask browsers to come back by TLS only.
     pub is_tls: bool,
     pub limits: Limits,

@@ -98,7 +98,8 @@ async fn service(access: Access) -> Service {
         service_key: std::sync::Arc::new(ServiceKey::new([7; 32])),
         access,
         rates: Rates::default(),
-        reach: Reach::internet(false, &[], &[]),
+        webhooks_reach: Reach::internet(false, &[], &[]),
+        callbacks_reach: Reach::internet(false, &[], &[]),
         is_tls: false,
         limits: Limits {
             body_bytes: 1 << 20,

@@ -270,7 +270,7 @@ async fn settings(state: &State, chosen: ChosenSettings) -> Result<WebhookSettin
     let invalid = |detail| Problem::InvalidBody { detail, spot: Spot::default() };
     let ChosenSettings { name, url, mut event_types, models } = chosen;
     check_name(&name)?;
-    let checked = state.reach.check(&url);
+    let checked = state.webhooks_reach.check(&url);
     let url = checked.map_err(|error| invalid(format!("`url` cannot be used: {error}")))?;
     if let Some(types) = &mut event_types {
         if !(1..=EventType::COUNT).contains(&types.len()) {

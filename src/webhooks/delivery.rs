@@ -33,7 +33,11 @@ impl Messenger {
             Signing::Nobody => Vec::new(),
         };
         let (body, patience) = (message.payload.clone(), self.options.timeout);
-        let answered = self.outbound.deliver(&claimed.url, &headers, body, patience).await;
+        let outbound = match &claimed.signing {
+            Signing::Webhook(_) => &self.outbounds.webhooks,
+            Signing::OpenDsr | Signing::Nobody => &self.outbounds.callbacks,
+        };
+        let answered = outbound.deliver(&claimed.url, &headers, body, patience).await;
         let seconds = self.clock.monotonic().saturating_duration_since(started).as_secs_f64();
         histogram!("forgetd_webhook_delivery_seconds").record(seconds);
         let delivery = self.judge(message, &answered);

@@ -65,9 +65,16 @@ pub struct MessengerOptions {
     pub poll_interval: Duration,
 }
 
+/// Ways out, each with a reach of its own: administrators choose where webhooks are, and whoever
+/// brings intakes where callbacks are.
+pub struct Outbounds {
+    pub webhooks: Outbound,
+    pub callbacks: Outbound,
+}
+
 pub struct Messenger {
     store: Store,
-    outbound: Outbound,
+    outbounds: Outbounds,
     clock: Clock,
     ids: Ids,
     options: MessengerOptions,
@@ -78,13 +85,13 @@ pub struct Messenger {
 impl Messenger {
     pub fn new(
         store: Store,
-        outbound: Outbound,
+        outbounds: Outbounds,
         clock: Clock,
         ids: Ids,
         options: MessengerOptions,
         processor: Option<Processor>,
     ) -> Self {
-        Self { store, outbound, clock, ids, options, processor }
+        Self { store, outbounds, clock, ids, options, processor }
     }
 
     /// Delivers until `shutdown`; then waits for the attempts under way.

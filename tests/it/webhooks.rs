@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use forgetd::{
     clock::{Clock, Ids},
-    domain::webhook::{DisabledReason, Failure, Message, MessageState, Webhook, WebhookSettings},
+    domain::{
+        identity::Digest,
+        webhook::{DisabledReason, Failure, Message, MessageState, Webhook, WebhookSettings},
+    },
     outbound::{Network, Outbound, Reach},
-    webhooks::{Messenger, MessengerOptions},
+    store::{NewCallback, NewIntake, Origin},
+    webhooks::{Messenger, MessengerOptions, Outbounds},
 };
 use reqwest::header;
 use tokio::task::JoinHandle;
@@ -17,7 +21,7 @@ use crate::{
     receiver::{Receiver, Reply},
     service::eventually,
     store::{
-        Ledger, Raw, at, on_both, sample_target,
+        Ledger, Raw, at, new_deletion, new_id, on_both, sample_target, subject_target,
         webhooks::{settings, webhook},
     },
 };
@@ -26,6 +30,7 @@ on_both!(
     a_message_is_given_up_after_three_days,
     a_receiver_says_when_to_come_again,
     a_silent_receiver_holds_up_nobody_else,
+    callbacks_have_a_reach_of_their_own,
     nothing_goes_beyond_the_reach,
     redirects_are_not_followed,
     several_processes_deliver_each_message_once,
@@ -40,16 +45,29 @@ struct Running {
 }
 
 impl Running {
+    /// Callbacks go to the Internet only.
     fn start(ledger: &Ledger, clock: &Clock, reach: Reach) -> Self {
+        Self::start_with_callbacks(ledger, clock, reach, Reach::internet(true, &[], &[]))
+    }
+
+    fn start_with_callbacks(
+        ledger: &Ledger,
+        clock: &Clock,
+        reach: Reach,
+        callbacks: Reach,
+    ) -> Self {
         let options = MessengerOptions {
             timeout: Duration::from_secs(5),
             retention: HOUR * 24 * 30,
             poll_interval: Duration::from_millis(50),
         };
-        let outbound = Outbound::within(reach).unwrap();
+        let outbounds = Outbounds {
+            webhooks: Outbound::within(reach).unwrap(),
+            callbacks: Outbound::within(callbacks).unwrap(),
+        };
         let messenger = Messenger::new(
             ledger.store.clone(),
-            outbound,
+            outbounds,
             clock.clone(),
             Ids::system(),
             options,
@@ -197,6 +215,41 @@ async fn nothing_goes_beyond_the_reach(ledger: &Ledger) {
     message_becomes(ledger, &webhooks[0], |it| it.state == MessageState::Delivered).await;
     running.end().await;
     assert_eq!(receiver.received().len(), 1);
+}
+
+async fn callbacks_have_a_reach_of_their_own(ledger: &Ledger) {
+    let receiver = Receiver::start(|_, _| Reply::Status(200)).await;
+    let clock = Clock::manual(at(30));
+    let model = ledger.trained_model("m", 8).await;
+    at_url(ledger, receiver.url()).await;
+    let new = NewIntake {
+        id: new_id(),
+        body: Digest::of(b"body"),
+        origin: Origin::Agent { agent_id: "AGENT".into(), request_id: None },
+        received_at: at(20),
+        due_by: at(90),
+        deletions: vec![new_deletion(&model, vec![subject_target(0)], at(20))],
+        callbacks: vec![NewCallback { id: new_id(), url: receiver.url() }],
+    };
+    ledger.store.accept_intake(&new, 100).await.unwrap();
+    ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    let running = Running::start(ledger, &clock, loopback());
+    let of_callback = async || {
+        let messages = ledger.store.messages(new.callbacks[0].id, None, None, 9).await.unwrap();
+        messages[0].last_failure
+    };
+    eventually("it fails", of_callback, |it| *it == Some(Failure::OutOfReach)).await;
+    let told = async || receiver.received().len();
+    eventually("the webhook is told", told, |told| *told == 2).await;
+    running.end().await;
+
+    // Callbacks may go there, webhooks may not.
+    clock.advance(HOUR);
+    let running =
+        Running::start_with_callbacks(ledger, &clock, Reach::internet(true, &[], &[]), loopback());
+    eventually("the agent is told", told, |told| *told == 3).await;
+    running.end().await;
+    assert!(receiver.received()[2].signature.is_empty(), "nobody signs for an agent");
 }
 
 async fn redirects_are_not_followed(ledger: &Ledger) {

@@ -152,7 +152,7 @@ pub async fn exercise(
     let drp = configured(&state)?;
     let received_at = state.clock.now();
     let message = drp.trust.open(&agent, &text, received_at)?;
-    let exercise = Exercise::read(&message.fields, &drp.naming, &state.reach)?;
+    let exercise = Exercise::read(&message.fields, &drp.naming, &state.callbacks_reach)?;
     let named = drp.naming.named(&exercise.identities).map_err(|error| {
         Problem::InvalidRightsRequest(match error {
             NamingError::Nobody => format!(

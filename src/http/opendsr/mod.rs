@@ -113,7 +113,7 @@ pub async fn create(
     Json { value: request, bytes }: Json<OpenDsrRequest>,
 ) -> Result<impl IntoResponse, Problem> {
     let opendsr = configured(&state)?;
-    let asked = request.read(&state.reach)?;
+    let asked = request.read(&state.callbacks_reach)?;
     let named = opendsr.naming.named(&asked.identities).map_err(|error| {
         Problem::InvalidSubjectRequest(match error {
             NamingError::Nobody => format!("{error}; /opendsr/v2/discovery lists them"),

@@ -59,7 +59,7 @@ pub struct OpenDsrRequest {
     /// 2.0, or another of the same major version.
     #[schema(pattern = "^2(\\.[0-9]+)*$")]
     api_version: Option<String>,
-    /// Who is told as the status changes; each lies where webhooks may lie too.
+    /// Who is told as the status changes; each lies where the configuration lets callbacks go.
     #[schema(max_items = 10)]
     status_callback_urls: Option<Vec<String>>,
 }

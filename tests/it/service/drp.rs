@@ -46,8 +46,8 @@ fn assert_refused(answer: &Answer, status: StatusCode, words: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_is_fulfilled_and_the_agent_is_called_back() {
     const CALLBACKS: [(&str, &str); 2] = [
-        ("FORGETD_WEBHOOKS__HTTP_ALLOWED", "true"),
-        ("FORGETD_WEBHOOKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
+        ("FORGETD_CALLBACKS__HTTP_ALLOWED", "true"),
+        ("FORGETD_CALLBACKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
     ];
     for database in Database::ALL {
         let receiver = Receiver::start(|_, _| Reply::Status(200)).await;

@@ -237,10 +237,11 @@ async fn what_waits_can_be_cancelled_and_an_earlier_request_is_waited_for() {
     }
 }
 
-/// Callbacks may go to loopback.
-const CALLBACKS: [(&str, &str); 3] = [
-    ("FORGETD_WEBHOOKS__HTTP_ALLOWED", "true"),
-    ("FORGETD_WEBHOOKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
+/// Callbacks may go to loopback's first address, webhooks to its second.
+const CALLBACKS: [(&str, &str); 4] = [
+    ("FORGETD_CALLBACKS__HTTP_ALLOWED", "true"),
+    ("FORGETD_CALLBACKS__ALLOWED_NETWORKS", "[\"127.0.0.1/32\"]"),
+    ("FORGETD_WEBHOOKS__ALLOWED_NETWORKS", "[\"127.0.0.2/32\"]"),
     ("FORGETD_WEBHOOKS__TIMEOUT_S", "2"),
 ];
 
