@@ -67,12 +67,16 @@ impl Notary {
     }
 
     /// A checkpoint over at least that many leaves: the last that a witness cosigned, or else the
-    /// last, or else a new one.
+    /// last, or else a new one. One from before the log's key was changed does not verify any more.
     async fn checkpoint_over(&self, leaves: u64) -> Result<Signed, NotaryError> {
+        let key = self.verifier_key();
         for cosigned in [true, false] {
             let stored = self.store.latest_checkpoint(cosigned).await?;
             if let Some(stored) = stored.filter(|stored| stored.size >= leaves) {
-                return signed(&stored);
+                let signed = signed(&stored)?;
+                if signed.note.verify(&key).is_ok() {
+                    return Ok(signed);
+                }
             }
         }
         self.checkpoint().await

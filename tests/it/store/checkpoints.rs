@@ -25,6 +25,7 @@ on_both!(
     a_log_of_many_tiles_is_proven_and_served,
     a_rewritten_log_is_not_signed,
     a_certificate_needs_a_completed_request,
+    a_certificate_is_signed_by_the_logs_present_key,
 );
 
 fn signer(secret: u8) -> Signer {
@@ -298,4 +299,28 @@ async fn a_certificate_needs_a_completed_request(ledger: &Ledger) {
     assert_eq!(statement.weights_destroyed[0].weights, parent.weights);
     let settled = &statement.settlement.as_ref().unwrap().version;
     assert_eq!(settled.weights_after, Digest::of(settlement.job.id.as_bytes()));
+}
+
+async fn a_certificate_is_signed_by_the_logs_present_key(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let id = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.unlearn(at(21)).await;
+    ledger.store.complete_propagated(at(22)).await.unwrap();
+    let before = notary(&ledger.store).await;
+    let signed = before.checkpoint().await.unwrap();
+    // A witness cosigned; who it is is not looked at.
+    let line = signed.note.signatures[0].to_string();
+    ledger.store.put_cosignature(signed.size, "w+1+x", &line).await.unwrap();
+    let certified = async |notary: &Notary| match notary.certify(id, None).await.unwrap() {
+        Certification::Certified(certificate) => Note::parse(certificate.checkpoint()).unwrap(),
+        other => panic!("no certificate of a completed request: {other:?}"),
+    };
+    assert_eq!(certified(&before).await.signatures.len(), 2, "the cosigned one");
+
+    let clock = Clock::manual(at(50));
+    Notary::adopt(&ledger.store, &signer(2), &clock).await.unwrap();
+    let after = Notary::open(ledger.store.clone(), signer(2), clock).await.unwrap();
+    let note = certified(&after).await;
+    assert_eq!(note.verify(&after.verifier_key()), Ok(None));
+    assert_eq!(certified(&after).await, note, "signed once");
 }
