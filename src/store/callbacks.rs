@@ -162,7 +162,12 @@ async fn set_told(tx: &mut Tx, intake_id: Uuid, status: OpenDsrStatus) -> Result
         .bind(status.as_str())
         .bind(intake_id)
         .execute_one()
-        .await
+        .await?;
+    if status.is_final() {
+        let sql = "UPDATE intake_callbacks SET is_final = $1 WHERE intake_id = $2";
+        tx.query(sql).bind(true).bind(intake_id).execute().await?;
+    }
+    Ok(())
 }
 
 async fn find_intake(tx: &mut Tx, id: Uuid) -> Result<Intake, StoreError> {
@@ -201,17 +206,29 @@ pub(super) async fn retire_callback(
     is_gone: bool,
 ) -> Result<(), StoreError> {
     tx.query(
-        "DELETE FROM intake_callbacks WHERE id = $1 AND ($2 OR (
-             EXISTS (
-                 SELECT 1 FROM intakes i
-                 WHERE i.id = intake_callbacks.intake_id
-                     AND i.told_status IN ('completed', 'cancelled'))
-             AND NOT EXISTS (
-                 SELECT 1 FROM webhook_messages m
-                 WHERE m.webhook_id = intake_callbacks.id AND m.state = 'pending')))",
+        "DELETE FROM intake_callbacks WHERE id = $1 AND ($2 OR (is_final AND NOT EXISTS (
+             SELECT 1 FROM webhook_messages m
+             WHERE m.webhook_id = intake_callbacks.id AND m.state = 'pending')))",
     )
     .bind(id)
     .bind(is_gone)
+    .execute()
+    .await
+    .map(drop)
+}
+
+/// Removes callbacks, `limit` at most, that have been told their last: two attempts recorded at the
+/// same moment may each have found the other's message still waiting.
+pub(super) async fn retire_told_callbacks(tx: &mut Tx, limit: u32) -> Result<(), StoreError> {
+    tx.query(
+        "DELETE FROM intake_callbacks WHERE id IN (
+             SELECT c.id FROM intake_callbacks c
+             WHERE c.is_final AND NOT EXISTS (
+                 SELECT 1 FROM webhook_messages m
+                 WHERE m.webhook_id = c.id AND m.state = 'pending')
+             LIMIT $1)",
+    )
+    .bind(i64::from(limit))
     .execute()
     .await
     .map(drop)

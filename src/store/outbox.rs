@@ -13,6 +13,7 @@ use crate::{
     },
     store::{
         Keyring, Store, StoreError,
+        callbacks::retire_told_callbacks,
         jobs::AT_ONCE,
         models::read_name,
         postgres,
@@ -27,7 +28,7 @@ use crate::{
 /// Bounds the memory that one statement takes.
 const MESSAGES_PER_STATEMENT: usize = 1_000;
 
-/// Messages that one pass removes of each kind; the next goes on.
+/// What one pass removes of each kind; the next goes on.
 pub const PRUNED_MAX: u32 = 10_000;
 
 /// A message as it goes into the outbox.
@@ -177,7 +178,8 @@ impl Store {
     }
 
     /// Removes messages that ended before then, those from before then that nobody attempts any
-    /// more, and secrets that sign nothing more. Returns how many messages went.
+    /// more, callbacks that are told nothing more, and secrets that sign nothing more. Returns how
+    /// many messages went.
     pub async fn prune_outbox(&self, before: Timestamp, now: Timestamp) -> Result<u64, StoreError> {
         writing!(self, "prune_outbox", async |tx| {
             let ended = tx
@@ -197,12 +199,15 @@ impl Store {
                          WHERE m.state = 'pending' AND m.created_at < $1 AND NOT EXISTS (
                              SELECT 1 FROM webhooks w
                              WHERE w.id = m.webhook_id AND w.disabled_at IS NULL)
+                         AND NOT EXISTS (
+                             SELECT 1 FROM intake_callbacks c WHERE c.id = m.webhook_id)
                          LIMIT $2)",
                 )
                 .time(before)
                 .bind(i64::from(PRUNED_MAX))
                 .execute()
                 .await?;
+            retire_told_callbacks(tx, PRUNED_MAX).await?;
             tx.query(
                 "UPDATE webhooks SET previous_secret = NULL, previous_secret_until = NULL
                  WHERE previous_secret_until <= $1",

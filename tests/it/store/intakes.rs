@@ -23,6 +23,8 @@ on_both!(
     each_change_of_status_is_told_once,
     requests_that_end_at_the_same_time_are_told_as_one_end,
     an_address_goes_with_its_last_message,
+    what_a_callback_waits_for_is_not_pruned,
+    a_sweep_removes_callbacks_that_are_told_nothing_more,
 );
 
 fn intake(deletions: Vec<NewDeletion>) -> NewIntake {
@@ -249,4 +251,35 @@ async fn an_address_goes_with_its_last_message(ledger: &Ledger) {
     assert_eq!(recorded, Recorded::Done);
     assert_eq!(ledger.integer(count).await, 0);
     assert!(ledger.store.callbacks_due(at(100), true, 9).await.unwrap().is_empty());
+}
+
+async fn what_a_callback_waits_for_is_not_pruned(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 6).await;
+    let new = with_callback(vec![subject(&model, 0)]);
+    accept(ledger, &new).await;
+    ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    assert_eq!(ledger.store.prune_outbox(at(99), at(99)).await.unwrap(), 0);
+    assert_eq!(told(ledger, &new).await, ["cancelled"]);
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM intake_callbacks").await, 0);
+    assert_eq!(ledger.store.prune_outbox(at(101), at(101)).await.unwrap(), 1, "it was delivered");
+}
+
+async fn a_sweep_removes_callbacks_that_are_told_nothing_more(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 6).await;
+    let (ended, open) =
+        (with_callback(vec![subject(&model, 0)]), with_callback(vec![subject(&model, 2)]));
+    accept(ledger, &ended).await;
+    accept(ledger, &open).await;
+    ledger.store.cancel_intake(ended.id, at(21)).await.unwrap();
+    let count = "SELECT COUNT(*) FROM intake_callbacks";
+    ledger.store.prune_outbox(at(0), at(22)).await.unwrap();
+    assert_eq!(ledger.integer(count).await, 2, "the end is not told yet");
+    // As if its attempts had been recorded side by side.
+    ledger
+        .execute("UPDATE webhook_messages SET state = 'delivered', ended_at = 2000000000000000")
+        .await;
+    ledger.store.prune_outbox(at(0), at(23)).await.unwrap();
+    assert_eq!(ledger.integer(count).await, 1);
+    ledger.store.cancel_intake(open.id, at(24)).await.unwrap();
+    assert_eq!(told(ledger, &open).await, ["cancelled"], "the other was kept");
 }

@@ -106,8 +106,14 @@ fn scans_table(step: &str) -> bool {
         "w",
         "(subquery-",
     ];
-    let partial =
-        ["jobs_queued", "jobs_lease", "jobs_published", "versions_kept", "webhook_messages_due"];
+    let partial = [
+        "jobs_queued",
+        "jobs_lease",
+        "jobs_published",
+        "versions_kept",
+        "webhook_messages_due",
+        "intake_callbacks_final",
+    ];
     step.strip_prefix("SCAN ").is_some_and(|what| {
         let name = what.split(' ').next().unwrap_or_default();
         !fine.iter().any(|it| name == *it || (it.ends_with('-') && name.starts_with(it)))

@@ -11,7 +11,8 @@ use super::{MASTER, keyring};
 const BEFORE: i64 = 33;
 
 /// Sample 1 was deleted, sample 2 too and its tombstone was lifted, sample 3 is queued for deletion by
-/// the same request, and sample 4 is live. Sample 5 is sample 1, let in again and deleted again.
+/// the same request, and sample 4 is live. Sample 5 is sample 1, let in again and deleted again. Of two
+/// intakes one has ended.
 fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String> {
     let (model, ingestion, request) = (id(100), id(101), id(102));
     let mut statements = vec![
@@ -54,6 +55,16 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
              VALUES ({model}, {sample_id}, 1)"
         ));
     }
+    for (intake, status) in [(110, "completed"), (111, "in_progress")] {
+        let (intake, callback, body) = (id(intake), id(intake + 10), key(intake));
+        statements.push(format!(
+            "INSERT INTO intakes (id, body, received_at, due_by, told_status)
+             VALUES ({intake}, {body}, 0, 9, '{status}')"
+        ));
+        statements.push(format!(
+            "INSERT INTO intake_callbacks (id, intake_id, url) VALUES ({callback}, {intake}, '')"
+        ));
+    }
     for (kind, buried) in [("sample", 1), ("sample", 3), ("subject", 50)] {
         let key = key(buried);
         statements.push(format!(
@@ -77,13 +88,14 @@ async fn upgrade(url: &str) {
 }
 
 /// What is asked of both, and what they answer.
-const EXPECTED: [(&str, i64); 6] = [
+const EXPECTED: [(&str, i64); 7] = [
     ("SELECT COUNT(*) FROM samples", 5),
     ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 3),
     ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 5),
     ("SELECT COUNT(*) FROM deletion_samples d JOIN samples s ON s.id = d.sample_id", 4),
     ("SELECT COUNT(*) FROM deletion_targets t JOIN tombstones b ON b.subject_key = t.key", 1),
     ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 5),
+    ("SELECT COUNT(*) FROM intake_callbacks WHERE is_final", 1),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
