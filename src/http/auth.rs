@@ -42,31 +42,46 @@ const FRESH: Duration = Duration::from_secs(5);
 const CACHED_MAX: usize = 4_096;
 
 #[derive(Default)]
-pub struct KeyCache(Mutex<HashMap<Digest, (Instant, Arc<ApiKey>)>>);
+pub struct KeyCache(Mutex<Cached>);
+
+#[derive(Default)]
+struct Cached {
+    /// How often a key was changed here. What was asked before the last change may be out of date.
+    generation: u64,
+    keys: HashMap<Digest, (Instant, Arc<ApiKey>)>,
+}
 
 impl KeyCache {
-    fn get(&self, hash: &Digest, now: Instant) -> Option<Arc<ApiKey>> {
+    /// The key if it is known, or else the generation in which the ledger is asked for it.
+    fn get(&self, hash: &Digest, now: Instant) -> Result<Arc<ApiKey>, u64> {
         let cached = self.lock();
-        let (until, key) = cached.get(hash)?;
-        (now < *until).then(|| Arc::clone(key))
+        match cached.keys.get(hash) {
+            Some((until, key)) if now < *until => Ok(Arc::clone(key)),
+            _ => Err(cached.generation),
+        }
     }
 
-    fn put(&self, key: Arc<ApiKey>, now: Instant) {
+    fn put(&self, key: Arc<ApiKey>, now: Instant, generation: u64) {
         let mut cached = self.lock();
-        if cached.len() >= CACHED_MAX {
-            cached.retain(|_, (until, _)| now < *until);
+        if cached.generation != generation {
+            return;
         }
-        if cached.len() < CACHED_MAX {
-            cached.insert(key.hash, (now + FRESH, key));
+        if cached.keys.len() >= CACHED_MAX {
+            cached.keys.retain(|_, (until, _)| now < *until);
+        }
+        if cached.keys.len() < CACHED_MAX {
+            cached.keys.insert(key.hash, (now + FRESH, key));
         }
     }
 
     /// After a key was changed here, it is asked for anew.
     pub fn clear(&self) {
-        self.lock().clear();
+        let mut cached = self.lock();
+        cached.generation += 1;
+        cached.keys.clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, (Instant, Arc<ApiKey>)>> {
+    fn lock(&self) -> MutexGuard<'_, Cached> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -145,12 +160,13 @@ async fn known(
 ) -> Result<Arc<ApiKey>, Problem> {
     let secret = bearer(headers).ok_or(Problem::Unauthenticated)?;
     let (hash, now) = (hash_secret(secret), state.clock.monotonic());
-    if let Some(key) = cache.get(&hash, now) {
-        return Ok(key);
-    }
+    let generation = match cache.get(&hash, now) {
+        Ok(key) => return Ok(key),
+        Err(generation) => generation,
+    };
     let key = state.store.api_key(hash).await?.ok_or(Problem::Unauthenticated)?;
     let key = Arc::new(key);
-    cache.put(Arc::clone(&key), now);
+    cache.put(Arc::clone(&key), now, generation);
     Ok(key)
 }
 
@@ -181,16 +197,27 @@ mod tests {
     #[test]
     fn cached_keys_go_stale_and_do_not_fill_the_memory() {
         let (cache, start) = (KeyCache::default(), Instant::now());
-        cache.put(key("a"), start);
-        assert!(cache.get(&hash_secret("a"), start).is_some());
-        assert!(cache.get(&hash_secret("b"), start).is_none());
-        assert!(cache.get(&hash_secret("a"), start + FRESH).is_none());
+        cache.put(key("a"), start, 0);
+        assert!(cache.get(&hash_secret("a"), start).is_ok());
+        assert!(cache.get(&hash_secret("b"), start).is_err());
+        assert!(cache.get(&hash_secret("a"), start + FRESH).is_err());
         for number in 0..2 * CACHED_MAX {
-            cache.put(key(&number.to_string()), start);
+            cache.put(key(&number.to_string()), start, 0);
         }
-        assert_eq!(cache.lock().len(), CACHED_MAX);
-        cache.put(key("late"), start + FRESH);
-        assert_eq!(cache.lock().len(), 1);
+        assert_eq!(cache.lock().keys.len(), CACHED_MAX);
+        cache.put(key("late"), start + FRESH, 0);
+        assert_eq!(cache.lock().keys.len(), 1);
+    }
+
+    #[test]
+    fn a_key_that_was_looked_up_before_a_revocation_is_not_cached_after_it() {
+        let (cache, now, hash) = (KeyCache::default(), Instant::now(), hash_secret("a"));
+        let before = cache.get(&hash, now).unwrap_err();
+        cache.clear();
+        cache.put(key("a"), now, before);
+        let after = cache.get(&hash, now).unwrap_err();
+        cache.put(key("a"), now, after);
+        assert!(cache.get(&hash, now).is_ok());
     }
 
     #[test]
