@@ -41,7 +41,8 @@ pub const TARGETS_MAX: usize = 10_000;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
-/// What to forget: at least one subject or sample, at most 10,000 together.
+/// What to forget: at least one subject or sample, at most 10,000 together. A `due_by` that has passed
+/// counts as the moment of receipt.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"model": "digits", "subjects": ["writer-017"]}))]
@@ -213,7 +214,8 @@ pub async fn create(
     let received_at = state.clock.now();
     let targets = named.into_iter().map(|(_, target)| target).collect();
     let as_usual = NewDeletion::of(state.ids.next(received_at), &model, targets, received_at);
-    let due_by = new.due_by.unwrap_or(as_usual.due_by);
+    // Work is taken up by deadline: one that has long passed would go before everything else.
+    let due_by = new.due_by.map_or(as_usual.due_by, |due_by| due_by.max(received_at));
     let requester = caller.api_key_id.map(Requester::ApiKey);
     let deletion = NewDeletion { requester, due_by, idempotency, ..as_usual };
     let limit = state.limits.queued_deletions;

@@ -389,6 +389,21 @@ async fn a_deletion_request_is_durable_repeatable_and_bounded() {
 }
 
 #[tokio::test]
+async fn a_deadline_that_has_passed_is_the_moment_of_receipt() {
+    let service = service(Access::Open).await;
+    service.create_model().await;
+    for (said, due_by) in [
+        ("1970-01-01T00:00:00Z", "2026-11-23T18:00:00Z"),
+        ("2026-11-23T18:00:01Z", "2026-11-23T18:00:01Z"),
+    ] {
+        let body = json!({"model": "pairs", "subjects": ["p-1"], "due_by": said});
+        let reply = service.post("/v1/deletion-requests", &body).await;
+        assert_eq!(reply.status, StatusCode::ACCEPTED, "{}", reply.body);
+        assert_eq!(reply.body["due_by"], due_by);
+    }
+}
+
+#[tokio::test]
 async fn deletion_requests_that_name_nothing_or_too_much_are_refused() {
     let service = service(Access::Open).await;
     service.create_model().await;
