@@ -16,12 +16,13 @@ use serde::{
 use serde_json::{Value, value::RawValue};
 
 use super::{
-    cell::{Spot, shown, tensor},
+    cell::{Spot, tensor, text_of},
     raw_sample::{Place, RawSample, ReadError, Reading},
 };
 use crate::domain::{
     alias::AliasKind,
     features::{Cell, Features},
+    misfit,
     sample::Split,
     schema::{Column, ColumnKind, InputSchema, TensorSchema},
 };
@@ -255,20 +256,21 @@ fn broken(text: &str, error: &serde_json::Error, place: Place) -> ReadError {
     ReadError::Record { place, problem }
 }
 
-/// A JSON error without its own line and column: they count from the wrong place.
+/// A JSON error without what it quotes, nor its own line and column: they count from the wrong place.
 fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
+    let text = misfit::without_content(error);
     text.rsplit_once(" at line ").map_or(text.clone(), |(message, _)| message.to_owned())
 }
 
+/// A value as an error tells of it: what it is, not what it says.
 fn described(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
-        Value::Bool(value) => value.to_string(),
-        Value::Number(number) => number.to_string(),
+        Value::Bool(_) => "a boolean".into(),
+        Value::Number(_) => "a number".into(),
         Value::String(text) => match text.parse::<f64>() {
-            Ok(number) if !number.is_finite() => format!("{text:?}, which is not finite"),
-            _ => format!("the text {}", shown(text)),
+            Ok(number) if !number.is_finite() => "text that says what is not finite".into(),
+            _ => text_of(text),
         },
         Value::Array(items) => format!("an array of {}", items.len()),
         Value::Object(_) => "an object".into(),

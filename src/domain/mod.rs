@@ -12,6 +12,7 @@ pub mod examples;
 pub mod features;
 pub mod identity;
 pub mod job;
+pub mod misfit;
 pub mod model;
 pub mod network;
 pub mod sample;

@@ -53,10 +53,8 @@ impl fmt::Display for Timestamp {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} is not an RFC 3339 time such as 2026-11-23T18:00:00Z")]
-pub struct TimestampError {
-    text: String,
-}
+#[error("a time is written as RFC 3339 has it, such as 2026-11-23T18:00:00Z")]
+pub struct TimestampError;
 
 impl FromStr for Timestamp {
     type Err = TimestampError;
@@ -66,7 +64,7 @@ impl FromStr for Timestamp {
             .ok()
             .and_then(|time| i64::try_from(time.unix_timestamp_nanos() / 1_000).ok())
             .map(Self)
-            .ok_or_else(|| TimestampError { text: text.to_owned() })
+            .ok_or(TimestampError)
     }
 }
 

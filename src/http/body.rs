@@ -13,9 +13,12 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
-use crate::http::{
-    problem::{Problem, Resource, Spot},
-    state::State,
+use crate::{
+    domain::misfit,
+    http::{
+        problem::{Problem, Resource, Spot},
+        state::State,
+    },
 };
 
 /// A JSON body, and its bytes as they came.
@@ -68,15 +71,15 @@ impl<T: DeserializeOwned + Default> FromRequest<Arc<State>> for OptionalJson<T> 
 }
 
 /// # Errors
-/// Names the place where the JSON ends to be JSON, or to be a `T`. What the body says is not
-/// repeated beyond that.
+/// Names the place where the JSON ends to be JSON, or to be a `T`, and what was expected there. What
+/// the body says is not repeated.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
         let spot = Spot {
             line: Some(error.line() as u64).filter(|line| *line > 0),
             column: Some(error.column()).filter(|column| *column > 0).map(|c| c.to_string()),
         };
-        let detail = error.to_string();
+        let detail = misfit::without_content(&error);
         match error.classify() {
             Category::Data => Problem::InvalidBody { detail, spot },
             Category::Syntax | Category::Eof | Category::Io => {
@@ -138,13 +141,13 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<State>> for Segments<T> {
     }
 }
 
-/// What the innermost error says.
+/// What the innermost error says, without what the query does.
 fn root(error: &dyn std::error::Error) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    misfit::without_content(&error)
 }
 
 #[cfg(test)]
@@ -172,6 +175,19 @@ mod tests {
             panic!("asserted above")
         };
         assert_eq!(spot.line, Some(2));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_placed_and_not_repeated() {
+        for body in [r#"{"number": "alice@example.org"}"#, r#"{"alice@example.org": 1}"#] {
+            let details = parse::<Body>(body.as_bytes()).unwrap_err().details();
+            assert!(details.line.is_some() && details.column.is_some(), "{body}");
+            assert!(details.detail.contains("expected"), "{}", details.detail);
+            assert!(!details.detail.contains("alice"), "{}", details.detail);
+        }
+        let query = "/?alice%40example.org=1".parse().unwrap();
+        let rejection = Query::<Body>::try_from_uri(&query).unwrap_err();
+        assert_eq!(root(&rejection), "unknown field, expected `number`");
     }
 
     #[test]

@@ -105,16 +105,24 @@ fn tensors_take_all_columns_that_are_not_mapped() {
 }
 
 #[test]
+fn what_stands_in_a_row_that_has_slipped_is_not_repeated() {
+    let error = refusal(TABLE.replace("50.5", "alice@example.org").as_bytes());
+    assert!(error.contains("line 3") && error.contains("17 characters"), "{error}");
+    assert!(!error.contains("alice"), "{error}");
+}
+
+#[test]
 fn a_cell_that_is_no_number_is_named_with_line_and_column() {
     let error = refusal(TABLE.replace("50.5", "fifty").as_bytes());
-    assert_eq!(error, r#"line 3, column "age": expected a number, found "fifty""#);
+    assert_eq!(error, r#"line 3, column "age": expected a number, found text of 5 characters"#);
     for odd in ["NaN", "inf", "-1e999", "1e39"] {
         let error = refusal(TABLE.replace("50.5", odd).as_bytes());
         assert!(error.starts_with(r#"line 3, column "age""#), "{error}");
-        assert!(error.ends_with("which is not finite in single precision"), "{error}");
+        assert!(error.ends_with("found one that is not finite in single precision"), "{error}");
     }
     let error = refusal(TABLE.replace("holdout", "test").as_bytes());
-    assert!(error.contains(r#"column "when""#) && error.contains(r#""test""#), "{error}");
+    assert!(error.contains(r#"column "when""#) && error.contains(r#""train""#), "{error}");
+    assert!(error.ends_with("found text of 4 characters"), "{error}");
     let error = refusal(TABLE.replace("p-2", "").as_bytes());
     assert!(error.contains(r#"line 3, column "person""#), "{error}");
 }

@@ -77,12 +77,12 @@ fn numbers_that_are_not_finite_are_named_so() {
         assert!(error.contains(odd) && error.contains("not a finite number"), "{error}");
         let error = refusal(&LINE.replace("39", &format!("{odd:?}")));
         assert!(error.starts_with(r#"line 1, column "age""#), "{error}");
-        assert!(error.ends_with("which is not finite"), "{error}");
+        assert!(error.ends_with("what is not finite"), "{error}");
     }
     let error = refusal(&LINE.replace("39", "1e999"));
     assert!(error.contains("number out of range"), "{error}");
     let error = refusal(&LINE.replace("39", "-1e39"));
-    assert!(error.ends_with("which is not finite in single precision"), "{error}");
+    assert!(error.ends_with("found one that is not finite in single precision"), "{error}");
     let error = tensor_of("[1, 2, 3, 1e39]").unwrap_err().to_string();
     assert!(error.contains("not finite"), "{error}");
 }
@@ -91,14 +91,20 @@ fn numbers_that_are_not_finite_are_named_so() {
 fn what_is_missing_or_unknown_or_twice_is_named() {
     let cases = [
         (LINE.replace(r#""age": 39, "#, ""), r#"column "age": expected a value"#),
-        (LINE.replace("39", "\"39\""), r#"column "age": expected a number, found the text"#),
+        (
+            LINE.replace("39", "\"39\""),
+            r#"column "age": expected a number, found text of 2 characters"#,
+        ),
         (LINE.replace("39", "null"), "found null"),
         (LINE.replace("{\"age\"", "{\"sex\": 1, \"age\""), r#"column "sex": expected no such"#),
         (LINE.replace("{\"age\"", "{\"age\": 1, \"age\""), "\"age\" is there twice"),
         (LINE.replace("{\"age\": 39, \"work\": \"Private\"}", "[39]"), "an object"),
         (LINE.replace("\"subject_id\": \"p-1\", ", ""), "missing field `subject_id`"),
-        (LINE.replace("\"split\"", "\"when\""), "unknown field `when`"),
-        (LINE.replace("\"train\"", "\"test\""), "unknown variant `test`"),
+        (
+            LINE.replace("\"split\"", "\"when\""),
+            "unknown field, expected one of `sample_id`, `subject_id`",
+        ),
+        (LINE.replace("\"train\"", "\"test\""), "unknown variant, expected `train` or `holdout`"),
         (LINE.replace("\"p-1\"", "\"\""), r#"column "subject_id""#),
         (LINE.replace("\"x\"", "true"), r#"column "label""#),
     ];
@@ -106,6 +112,30 @@ fn what_is_missing_or_unknown_or_twice_is_named() {
         let error = refusal(&format!("{LINE}\n{line}"));
         assert!(error.starts_with("line 2") && error.contains(expected), "{error}");
     }
+}
+
+#[test]
+fn what_a_value_says_is_not_repeated() {
+    let alice = r#""alice@example.org""#;
+    for (line, expected) in [
+        (
+            LINE.replace("39", alice),
+            "column \"age\": expected a number, found text of 17 characters",
+        ),
+        (LINE.replace(r#""Private""#, &format!("[{alice}]")), "found an array of 1"),
+        (LINE.replace(r#""p-1""#, &format!("{{{alice}: 1}}")), "invalid type: map, expected"),
+        (LINE.replace(r#""train""#, alice), "unknown variant, expected `train` or `holdout`"),
+        (LINE.replace(r#""subject_id""#, alice), "unknown field, expected one of"),
+        (
+            LINE.replace(r#"{"age": 39, "work": "Private"}"#, alice),
+            "invalid type: string, expected",
+        ),
+    ] {
+        let error = refusal(&line);
+        assert!(error.contains(expected) && !error.contains("alice"), "{error}");
+    }
+    let error = tensor_of(&format!("[1, 2, 3, {alice}]")).unwrap_err().to_string();
+    assert!(error.ends_with("found text of 17 characters as number 3"), "{error}");
 }
 
 #[test]
@@ -145,5 +175,6 @@ fn aliases_come_as_hashes() {
     assert_eq!(samples[0].aliases, [(AliasKind::Email, email)]);
     let error = refusal(&with(r#"{"email": "anna"}"#));
     assert!(error.contains("email") && !error.contains("anna"), "{error}");
-    assert!(refusal(&with(r#"{"twitter": "anna"}"#)).contains("twitter"));
+    let error = refusal(&with(r#"{"twitter": "anna"}"#));
+    assert!(error.contains("unknown variant, expected one of `email`"), "{error}");
 }

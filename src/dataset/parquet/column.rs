@@ -13,7 +13,7 @@ use arrow_schema::{DataType, Field, Schema};
 use super::Mapping;
 use crate::{
     dataset::{
-        cell::{Spot, shown},
+        cell::{Spot, text_of},
         raw_sample::ReadError,
     },
     domain::schema::{Column, ColumnKind},
@@ -107,8 +107,8 @@ pub(super) fn number(spot: &Spot, array: &dyn Array, row: usize) -> Result<f64, 
         Value::Signed(whole) => Ok(whole as f64),
         Value::Unsigned(whole) => Ok(whole as f64),
         Value::Float(number) => Ok(number),
-        Value::Text(text) => Err(spot.refuse("a number", shown(text))),
-        Value::Boolean(word) => Err(spot.refuse("a number", word.to_string())),
+        Value::Text(text) => Err(spot.refuse("a number", text_of(text))),
+        Value::Boolean(_) => Err(spot.refuse("a number", "a boolean")),
     }
 }
 
@@ -119,7 +119,7 @@ pub(super) fn text(spot: &Spot, array: &dyn Array, row: usize) -> Result<String,
         Value::Unsigned(whole) => Ok(whole.to_string()),
         Value::Text(text) => Ok(text.to_owned()),
         Value::Boolean(word) => Ok(word.to_string()),
-        Value::Float(number) => Err(spot.refuse("a string", number.to_string())),
+        Value::Float(_) => Err(spot.refuse("a string", "a floating-point number")),
     }
 }
 

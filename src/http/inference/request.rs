@@ -11,6 +11,7 @@ use super::{
 };
 use crate::domain::{
     features::{Cell, Features},
+    misfit,
     schema::{Column, ColumnKind, InputSchema, TensorSchema},
 };
 
@@ -88,7 +89,8 @@ impl InferenceRequest {
     /// # Errors
     /// Says what is wrong with either.
     pub fn read(json: &[u8], binary: &[u8]) -> Result<Self, String> {
-        let mut request: Self = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+        let mut request: Self =
+            serde_json::from_slice(json).map_err(|error| misfit::without_content(&error))?;
         binary::attach(&mut request.inputs, binary)?;
         Ok(request)
     }

@@ -86,11 +86,10 @@ impl InputTensor {
             }
         };
         self.check_count(count)?;
-        match self.datatype.stranger(&numbers) {
-            Some(number) => {
-                Err(format!("input {:?}: {number} is no finite number of its datatype", self.name))
-            }
-            None => Ok(numbers),
+        if self.datatype.has_all(&numbers) {
+            Ok(numbers)
+        } else {
+            Err(format!("input {:?} holds what is no finite number of its datatype", self.name))
         }
     }
 
@@ -139,8 +138,8 @@ impl InputTensor {
 }
 
 impl Datatype {
-    /// The first number that is none of this datatype; large integers are compared as doubles.
-    fn stranger(self, numbers: &[f64]) -> Option<f64> {
+    /// Whether all numbers are of this datatype; large integers are compared as doubles.
+    fn has_all(self, numbers: &[f64]) -> bool {
         let (whole, low, high) = match self {
             Self::Bool => (true, 0.0, 1.0),
             Self::Uint8 => (true, 0.0, f64::from(u8::MAX)),
@@ -154,12 +153,10 @@ impl Datatype {
             Self::Fp16 => (false, -65_504.0, 65_504.0),
             Self::Fp32 => (false, f64::from(f32::MIN), f64::from(f32::MAX)),
             Self::Fp64 => (false, f64::MIN, f64::MAX),
-            Self::Bytes => return numbers.first().copied(),
+            Self::Bytes => return numbers.is_empty(),
         };
         let within = |number: f64| (low..=high).contains(&number);
-        let held = all(numbers, within) && (!whole || all(numbers, |it| it.fract() == 0.0));
-        let is_held = |number: f64| within(number) && (!whole || number.fract() == 0.0);
-        if held { None } else { numbers.iter().copied().find(|number| !is_held(*number)) }
+        all(numbers, within) && (!whole || all(numbers, |it| it.fract() == 0.0))
     }
 
     /// Bytes of one number; `None` for texts.
