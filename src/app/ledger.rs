@@ -78,6 +78,7 @@ impl Ledger {
         let store = Store::open(database_url(config, &folder).expose_secret(), keyring).await?;
         store.migrate().await?;
         let service_key = Arc::new(ServiceKey::new(*service_key.expose_secret()));
+        store.check_service_key(service_key.key_fingerprint()).await?;
         Ok(Self { store, blobs, service_key, key_lock })
     }
 

@@ -91,6 +91,11 @@ impl ServiceKey {
         Self(SecretBox::new(Box::new(bytes)))
     }
 
+    /// Names the key without telling it.
+    pub fn key_fingerprint(&self) -> Digest {
+        Digest(self.pseudonym(&[b"service key\0"]).0)
+    }
+
     /// Sample ids are the caller's and unique within one model only.
     pub fn sample(&self, model_id: Uuid, sample_id: &str) -> Pseudonym {
         self.pseudonym(&[b"sample\0", model_id.as_bytes(), sample_id.as_bytes()])
@@ -151,11 +156,14 @@ mod tests {
             ServiceKey::new([8; 32]).subject("x"),
             key.alias(AliasKind::Email, &Digest::of(b"x")),
             key.alias(AliasKind::Ndz, &Digest::of(b"x")),
+            Pseudonym::from_bytes(*key.key_fingerprint().as_bytes()),
         ];
         for (i, one) in all.iter().enumerate() {
             assert!(all[i + 1..].iter().all(|other| other != one));
         }
         assert_eq!(key.subject("x"), key.subject("x"));
+        let other = ServiceKey::new([8; 32]);
+        assert_ne!(key.key_fingerprint(), other.key_fingerprint());
         let requests = [
             key.agent_request("A", b"x"),
             key.agent_request("B", b"x"),

@@ -22,6 +22,13 @@ pub enum StoreError {
          the key that the last rotation left (`ledger.master_key`, or the file master-key)"
     )]
     OtherMasterKey { operation: &'static str },
+    /// The pseudonyms are under a service key that this process was not given.
+    #[error(
+        "the ledger's service key is not the one that {operation} was given, under which no subject \
+         and no sample of it would be found: start the process with the key that first opened the \
+         ledger (`ledger.service_key`, or the file service-key of its data folder)"
+    )]
+    OtherServiceKey { operation: &'static str },
     /// The database could not be opened or brought to the current schema.
     #[error("cannot open the database at {location}: {reason}")]
     Open { location: String, reason: String },

@@ -45,6 +45,7 @@ mod resolution;
 mod row;
 mod samples;
 mod sealing;
+mod service_key;
 mod sql;
 mod sqlite;
 mod transaction;

@@ -20,6 +20,7 @@ impl From<StoreError> for Problem {
             | StoreError::Damaged { .. }
             | StoreError::Fenced { .. }
             | StoreError::OtherMasterKey { .. }
+            | StoreError::OtherServiceKey { .. }
             | StoreError::Open { .. } => Self::internal(&error),
         }
     }

@@ -106,6 +106,31 @@ async fn a_rotation_of_the_master_key_closes_older_copies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_whose_service_key_was_lost_is_not_opened_with_a_new_one() {
+    for database in Database::ALL {
+        let mut service = Service::start(database).await;
+        people::trained(&service, &people::unsettled()).await;
+        service.terminate();
+        assert!(service.ended().await.success());
+        let file = service.folder().join("data/service-key");
+        let own = std::fs::read(&file).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        let train =
+            || service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        let refused = train();
+        assert!(!refused.status.success(), "{}", text(&refused));
+        for named in ["service key", "ledger.service_key", "file service-key"] {
+            assert!(text(&refused).contains(named), "{}", text(&refused));
+        }
+
+        std::fs::write(&file, own).unwrap();
+        service.restart().await;
+        let id = people::forget(&service, &["person-1"]).await;
+        service.request_becomes(&id, "completed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_not_there_is_named() {
     let service = Service::start(Database::Sqlite).await;
     let refused = service.command().args(["train", "--model", "nothing"]).output().unwrap();

@@ -24,6 +24,7 @@ mod plans;
 mod propagation;
 mod publication;
 mod quotas;
+mod service_key;
 mod upgrades;
 pub mod webhooks;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use forgetd::store::Store;
+use forgetd::{domain::identity::ServiceKey, store::Store};
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool, migrate::Migrator, sqlite::SqliteConnectOptions};
 
 use super::{MASTER, keyring};
@@ -84,6 +84,7 @@ async fn earlier(folder: &str) -> Migrator {
 async fn upgrade(url: &str) {
     let store = Store::open(url, keyring(MASTER)).await.unwrap();
     store.migrate().await.unwrap();
+    store.check_service_key(ServiceKey::new([7; 32]).key_fingerprint()).await.unwrap();
     store.close().await;
 }
 
