@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -44,35 +44,73 @@ pub(super) fn parse(text: &str, origin: &str) -> Result<Key, KeyError> {
 }
 
 fn read_or_make(path: &Path) -> Result<Key, KeyError> {
-    match read(path)? {
-        Some(key) => Ok(key),
-        None => make(path),
+    if let Some(key) = read(path)? {
+        return Ok(key);
     }
+    make(path).map_err(|error| failed(path, error))?;
+    read(path)?.ok_or_else(|| failed(path, ErrorKind::NotFound.into()))
 }
 
 fn read(path: &Path) -> Result<Option<Key>, KeyError> {
     match fs::read_to_string(path) {
         Ok(text) => parse(&text, &path.display().to_string()).map(Some),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path, error)),
     }
 }
 
-/// Puts a new key in the file's place.
-fn make(path: &Path) -> Result<Key, KeyError> {
-    let key: Key = SecretBox::new(Box::new(Ids::system().bytes()));
-    write(path, &key).map_err(|error| failed(path, error))?;
-    Ok(key)
+/// Puts a new key where there is none. Of several processes that do so at once, one is first, and its
+/// key is the key of all.
+fn make(path: &Path) -> io::Result<()> {
+    let draft = draft(path, &new_key())?;
+    match fs::hard_link(&draft, path) {
+        Ok(()) => tidy(path),
+        // Another process was first, which may have removed this draft too.
+        Err(error) if [ErrorKind::AlreadyExists, ErrorKind::NotFound].contains(&error.kind()) => {
+            tidy(path)
+        }
+        Err(error) => {
+            fs::remove_file(draft)?;
+            Err(error)
+        }
+    }
 }
 
-/// Under another name first, so that a crash leaves a whole key or none.
-fn write(path: &Path, key: &Key) -> io::Result<()> {
-    let draft = path.with_extension("draft");
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+/// Puts a key in the file's place.
+fn replace(path: &Path, key: &Key) -> Result<(), KeyError> {
+    draft(path, key)
+        .and_then(|draft| fs::rename(draft, path))
+        .and_then(|()| tidy(path))
+        .map_err(|error| failed(path, error))
+}
+
+fn new_key() -> Key {
+    SecretBox::new(Box::new(Ids::system().bytes()))
+}
+
+/// The key under a name of its own, so that a crash leaves a whole key in its place, or none.
+fn draft(path: &Path, key: &Key) -> io::Result<PathBuf> {
+    let draft = path.with_extension(format!("{}.draft", Ids::system().token()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     writeln!(file, "{}", hex::encode(key.expose_secret()))?;
     file.sync_all()?;
-    fs::rename(&draft, path)?;
+    Ok(draft)
+}
+
+/// Once a key is in its place, its drafts go: this process's, those of others that come too late, and
+/// those that a crash has left.
+fn tidy(path: &Path) -> io::Result<()> {
+    let Some((folder, name)) = path.parent().zip(path.file_stem()) else { return Ok(()) };
+    for entry in fs::read_dir(folder)? {
+        let other = entry?.path();
+        let is_draft = other.extension().is_some_and(|ending| ending == "draft");
+        if is_draft && other.file_prefix() == Some(name) {
+            match fs::remove_file(other) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
     sync_folder(path)
 }
 
@@ -115,8 +153,8 @@ impl MasterKeyFile {
         let is_renewed =
             aside.is_some_and(|aside| aside.expose_secret() != current.expose_secret());
         if !is_renewed {
-            write(&previous, &current).map_err(|error| failed(&previous, error))?;
-            make(&path)?;
+            replace(&previous, &current)?;
+            replace(&path, &new_key())?;
         }
         Ok(())
     }
@@ -144,8 +182,9 @@ fn busy(path: &Path, error: fs::TryLockError) -> KeyError {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::fs::PermissionsExt, sync::Barrier, thread};
+
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     fn bytes(key: &Key) -> [u8; 32] {
         *key.expose_secret()
@@ -159,6 +198,27 @@ mod tests {
         assert_eq!(bytes(&configured(None, "service_key", &path).unwrap()), bytes(&first));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn processes_that_start_together_have_one_key() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("service-key");
+            fs::write(path.with_extension("left-by-a-crash.draft"), "").unwrap();
+            let together = Barrier::new(8);
+            let start = || {
+                together.wait();
+                bytes(&configured(None, "service_key", &path).unwrap())
+            };
+            let keys: Vec<_> = thread::scope(|scope| {
+                let started: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+                started.into_iter().map(|it| it.join().unwrap()).collect()
+            });
+            let kept = bytes(&configured(None, "service_key", &path).unwrap());
+            assert_eq!(keys, [kept; 8]);
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no draft is left");
+        }
     }
 
     #[test]
@@ -180,12 +240,15 @@ mod tests {
         drop(beside);
         let known = bytes(&old.current);
         drop(old);
+        let copy = folder.path().join("master-key.left-by-a-crash.draft");
+        fs::hard_link(folder.path().join("master-key"), &copy).unwrap();
 
         MasterKeyFile::renew(folder.path()).unwrap();
         let new = MasterKeyFile::open(folder.path()).unwrap();
         assert_eq!(bytes(new.previous.as_ref().unwrap()), known);
         let renewed = bytes(&new.current);
         assert_ne!(renewed, known);
+        assert!(!copy.exists(), "what is replaced has no copy but the previous one");
         drop(new);
         // A second attempt, after a crash, goes on with the same two.
         MasterKeyFile::renew(folder.path()).unwrap();
