@@ -71,6 +71,12 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Plain HTTP without it.
     pub tls: Option<TlsConfig>,
+    /// Connections at once; who comes beyond it waits. No more than three quarters of the
+    /// descriptors that the process may have.
+    pub connections_max: u32,
+    /// How long a request's head may take. A connection on which nothing is asked for so long is
+    /// closed, within twice of it.
+    pub head_timeout_s: u64,
     /// Largest body of an ingestion.
     pub ingestion_bytes_max: usize,
     /// Largest body of any other request.
@@ -194,6 +200,8 @@ impl Default for HttpConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             tls: None,
+            connections_max: 8_192,
+            head_timeout_s: 30,
             ingestion_bytes_max: 64 << 20,
             body_bytes_max: 4 << 20,
             deletion_queue_max: 100_000,
@@ -279,6 +287,9 @@ impl Config {
         let bytes = |key, value: usize| {
             within(key, value as u64, 1_024, 1 << 32, "1024 to 4294967296 bytes")
         };
+        let connections = u64::from(self.http.connections_max);
+        within("http.connections_max", connections, 1, 1 << 20, "1 to 1048576")?;
+        seconds("http.head_timeout_s", self.http.head_timeout_s)?;
         seconds("http.request_timeout_s", self.http.request_timeout_s)?;
         within("http.drain_delay_s", self.http.drain_delay_s, 0, 600, "0 to 600 seconds")?;
         seconds("http.drain_timeout_s", self.http.drain_timeout_s)?;
@@ -378,6 +389,8 @@ mod tests {
         let config = load(text).unwrap();
         assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()));
         for key in [
+            "connections_max",
+            "head_timeout_s",
             "drain_delay_s",
             "poll_s",
             "attempts_max",

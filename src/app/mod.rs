@@ -2,6 +2,7 @@
 
 mod background;
 pub mod config;
+mod connections;
 mod drp;
 mod key_file;
 mod ledger;
@@ -13,19 +14,15 @@ pub mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    serve::{Listener, ListenerExt as _},
-};
 use clap::ValueEnum;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     clock::{Clock, Ids},
@@ -38,13 +35,14 @@ use crate::{
 
 use background::Background;
 use config::Config;
+use connections::Bounds;
 pub use drp::DrpError;
 pub use key_file::KeyError;
 pub use ledger::{KeyLock, Ledger, LedgerError, log_signer};
 pub use naming::NamingConfigError;
 pub use opendsr::OpenDsrError;
 pub use roles::worker;
-use tls::{Certificate, TlsError, TlsListener};
+use tls::{Certificate, TlsError};
 
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -96,7 +94,7 @@ pub struct App {
     drain_delay: Duration,
     drain_timeout: Duration,
     accepting: CancellationToken,
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
     following: CancellationToken,
     replica: Option<JoinHandle<()>>,
     witnessing: Option<JoinHandle<()>>,
@@ -190,16 +188,16 @@ impl App {
         });
         info!(%address, ?roles, device = ?config.serving.device, "started");
         let accepting = CancellationToken::new();
-        let router = http::router(state);
-        let server = if let Some(tls) = &config.http.tls {
+        let tls = if let Some(tls) = &config.http.tls {
             let certificate = Certificate::load(tls)?;
-            let listener = TlsListener::start(listener, address, certificate.clone())?;
-            reload_on_hangup(certificate).map_err(AppError::Signal)?;
-            tokio::spawn(serve(listener, router, accepting.clone()))
+            reload_on_hangup(certificate.clone()).map_err(AppError::Signal)?;
+            Some(tls::acceptor(certificate)?)
         } else {
-            let listener = listener.tap_io(|connection| send_at_once(connection));
-            tokio::spawn(serve(listener, router, accepting.clone()))
+            None
         };
+        let (router, bounds) = (http::router(state), Bounds::of(&config.http));
+        let server = connections::serve(listener, tls, router, bounds, accepting.clone());
+        let server = tokio::spawn(server);
         Ok(Self {
             address,
             store: ledger.store,
@@ -252,16 +250,6 @@ impl App {
     }
 }
 
-/// Until the token is cancelled and what was in flight is answered.
-async fn serve<L>(listener: L, router: Router, accepting: CancellationToken) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    let until = accepting.cancelled_owned();
-    axum::serve(listener, router).with_graceful_shutdown(until).await
-}
-
 /// For as long as the process runs.
 fn reload_on_hangup(certificate: Arc<Certificate>) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
@@ -271,13 +259,6 @@ fn reload_on_hangup(certificate: Arc<Certificate>) -> io::Result<()> {
         }
     });
     Ok(())
-}
-
-/// An answer goes out at once, also where it does not fill a segment.
-fn send_at_once(connection: &TcpStream) {
-    if let Err(error) = connection.set_nodelay(true) {
-        debug!(%error, "a connection may delay small answers");
-    }
 }
 
 /// Waits for a part to end, but not for ever.

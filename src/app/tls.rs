@@ -1,20 +1,14 @@
-//! TLS by rustls: a listener whose handshakes hold nobody up, a certificate that can be exchanged
-//! while it serves, and a client that knows it.
+//! TLS by rustls: handshakes of bounded length, a certificate that can be exchanged while it serves,
+//! and a client that knows it.
 
 use std::{
-    io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use axum::serve::Listener;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::mpsc,
-};
+use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
@@ -27,7 +21,6 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
 use crate::domain::chain::Chain;
@@ -36,12 +29,6 @@ use super::config::TlsConfig;
 
 /// A client that takes longer is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Connections whose handshake is done and which nobody has taken yet.
-const WAITING_MAX: usize = 64;
-
-/// After `accept` failed for want of something (descriptors, mostly).
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -105,72 +92,31 @@ fn failed(path: &Path) -> impl FnOnce(rustls::pki_types::pem::Error) -> TlsError
     move |source| TlsError::Pem { path, source }
 }
 
-/// Hands out connections whose handshake is done.
-pub(super) struct TlsListener {
-    address: SocketAddr,
-    connections: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    _accepting: AbortOnDropHandle<()>,
+/// Shows the certificate that is current at each handshake.
+pub(super) fn acceptor(certificate: Arc<Certificate>) -> Result<TlsAcceptor, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-impl TlsListener {
-    pub(super) fn start(
-        listener: TcpListener,
-        address: SocketAddr,
-        certificate: Arc<Certificate>,
-    ) -> Result<Self, TlsError> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(certificate);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let (sender, connections) = mpsc::channel(WAITING_MAX);
-        let accepting = accept(listener, TlsAcceptor::from(Arc::new(config)), sender);
-        let accepting = AbortOnDropHandle::new(tokio::spawn(accepting));
-        Ok(Self { address, connections, _accepting: accepting })
-    }
-}
-
-async fn accept(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    sender: mpsc::Sender<(TlsStream<TcpStream>, SocketAddr)>,
-) {
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        super::send_at_once(&stream);
-        let (acceptor, sender) = (acceptor.clone(), sender.clone());
-        tokio::spawn(async move {
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                // The receiver goes when the service stops accepting.
-                Ok(Ok(stream)) => drop(sender.send((stream, peer)).await),
-                Ok(Err(error)) => debug!(%error, "a handshake failed"),
-                Err(_) => debug!("a handshake took too long"),
-            }
-        });
-    }
-}
-
-impl Listener for TlsListener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        match self.connections.recv().await {
-            Some(connection) => connection,
-            // The accepting task ends only with this listener.
-            None => std::future::pending().await,
+/// `None` if it failed or took too long.
+pub(super) async fn shake_hands(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+) -> Option<TlsStream<TcpStream>> {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            debug!(%error, "a handshake failed");
+            None
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
+        Err(_) => {
+            debug!("a handshake took too long");
+            None
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod binary_tensors;
 mod calendar;
 mod certificate;
 mod command_line;
+mod connections;
 mod deadlines;
 mod disk;
 mod drain;
