@@ -16,6 +16,7 @@ pub mod inference;
 mod intake;
 mod layers;
 mod lineage;
+mod local;
 mod models;
 mod opendsr;
 mod operations;
@@ -56,9 +57,14 @@ pub use self::{
 /// The whole service as one axum router.
 pub fn router(state: Arc<State>) -> Router {
     let (router, _) = documented().split_for_parts();
-    router
+    let router = router
         .fallback(async || Problem::NotFound(Resource::Route))
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed);
+    let router = match &state.access {
+        Access::Open => router.layer(middleware::from_fn(local::only)),
+        Access::Keys(_) => router,
+    };
+    router
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), layers::observe))
         .with_state(state)

@@ -85,6 +85,8 @@ pub enum Resource {
 pub enum Problem {
     Unauthenticated,
     Forbidden(&'static [Scope]),
+    /// Without keys: the request names another host, or is a page's of one.
+    NotLocal,
     NotFound(Resource),
     MethodNotAllowed,
     InvalidQuery(String),
@@ -223,6 +225,7 @@ impl Problem {
                 StatusCode::UNAUTHORIZED
             }
             Self::Forbidden(_)
+            | Self::NotLocal
             | Self::AgentRefused
             | Self::NotTheAgent
             | Self::InvalidMessage(

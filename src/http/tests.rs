@@ -458,6 +458,28 @@ async fn what_http_itself_refuses_is_a_problem_too() {
 }
 
 #[tokio::test]
+async fn without_keys_no_name_but_this_machines_is_answered() {
+    let open = service(Access::Open).await;
+    let ask = async |service: &Service, path: &str, name: &str, value: &str| {
+        let request = Request::get(path).header(name, value).body(Body::empty()).unwrap();
+        service.send(request).await
+    };
+    for path in ["/v1/models", "/metrics", "/audit/checkpoint", "/nowhere"] {
+        for (name, value) in [("host", "rebound.example"), ("origin", "https://page.example")] {
+            assert_eq!(problem(&ask(&open, path, name, value).await), (403, "not-local"), "{path}");
+        }
+    }
+    let refused = ask(&open, "/v2/health/live", "host", "rebound.example").await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.body["error"].as_str().unwrap().contains("forgetd keys add"));
+    assert_eq!(ask(&open, "/v1/models", "host", "localhost:8080").await.status, StatusCode::OK);
+
+    let guarded = service(Access::with_keys()).await;
+    let asked = ask(&guarded, "/v1/models", "host", "forgetd.example").await;
+    assert_eq!(problem(&asked), (401, "unauthenticated"));
+}
+
+#[tokio::test]
 async fn keys_do_what_their_scopes_say() {
     let service = service(Access::with_keys()).await;
     let ids = &service.state.ids;

@@ -5,12 +5,17 @@ use std::borrow::Cow;
 use super::{Problem, Resource};
 use crate::store::{Conflict, Excess};
 
+const NOT_LOCAL: &str = "`Host`, and `Origin` where it is given, must name localhost or a loopback \
+                         address; to be reached by other names, make a key with `forgetd keys add` \
+                         and start anew";
+
 impl Problem {
     /// Last part of the type URI, and the title.
     pub(super) fn words(&self) -> (&'static str, &'static str) {
         match self {
             Self::Unauthenticated => ("unauthenticated", "No valid API key"),
             Self::Forbidden(_) => ("forbidden", "The API key does not cover this"),
+            Self::NotLocal => ("not-local", "Without API keys only this machine is answered"),
             Self::NotFound(resource) => resource.words(),
             Self::MethodNotAllowed => ("method-not-allowed", "The method is not allowed here"),
             Self::InvalidQuery(_) => ("invalid-query", "The query is invalid"),
@@ -100,6 +105,7 @@ impl Problem {
                 let needed: Vec<_> = needed.iter().map(|scope| scope.as_str()).collect();
                 format!("the key needs the scope {}", needed.join(" or ")).into()
             }
+            Self::NotLocal => NOT_LOCAL.into(),
             Self::NotFound(resource) => resource.detail().into(),
             Self::MethodNotAllowed => "the header `Allow` lists the methods".into(),
             Self::InvalidQuery(detail)

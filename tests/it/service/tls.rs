@@ -26,7 +26,7 @@ async fn ask(service: &Service, known: &TlsConfig) -> std::io::Result<String> {
     let stream = TcpStream::connect(address).await?;
     let name = ServerName::try_from("forgetd.test").unwrap();
     let mut stream = tls::connector(known).unwrap().connect(name, stream).await?;
-    let request = "GET /v2/health/live HTTP/1.1\r\nhost: forgetd.test\r\nconnection: close\r\n\r\n";
+    let request = "GET /v2/health/live HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
