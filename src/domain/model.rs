@@ -154,7 +154,8 @@ pub struct SettlementPolicy {
     /// Once the oldest unsettled request was completed this long ago.
     #[schema(minimum = 1)]
     pub after_age_s: Option<u64>,
-    /// Once the hold-out accuracy lies this share below the last exactly trained version's.
+    /// Once the hold-out accuracy lies this share below the last exactly trained version's, on the
+    /// hold-out samples that the latest batch drew.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub after_accuracy_drop: Option<f64>,
     /// At most so many settlements within 24 hours are called for, so that a flood of requests does

@@ -67,10 +67,23 @@ impl Version {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VersionMetrics {
-    /// Share of hold-out samples whose label is predicted; absent without a hold-out set.
+    /// Share of hold-out samples whose label is predicted: of all of them after a training, of those
+    /// that its batch drew, 2,048 at most, after an update. Absent without a hold-out set.
     pub holdout_accuracy: Option<f64>,
-    /// Mean cross entropy on the hold-out set, in nats.
+    /// Of an update: the share of the very same samples whose label the last exactly trained version
+    /// predicted. Absent where it was not measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub holdout_accuracy_exact: Option<f64>,
+    /// Mean cross entropy on the same samples as `holdout_accuracy`, in nats.
     pub holdout_loss: Option<f64>,
     /// Samples that the weights were trained on and not yet forgot.
     pub samples: u64,
+}
+
+impl VersionMetrics {
+    /// How far an update's hold-out accuracy lies below the last exactly trained version's, on the same
+    /// samples: those of two draws differ by chance.
+    pub fn accuracy_drop(&self) -> Option<f64> {
+        Some(self.holdout_accuracy_exact? - self.holdout_accuracy?)
+    }
 }

@@ -27,7 +27,11 @@ pub struct Evidence {
     /// more when the network still remembers, less when it forgot too much.
     pub rank_share_above: Option<f64>,
     pub verdict: Verdict,
-    /// Share of hold-out samples whose label is predicted.
+    /// Share of these hold-out samples whose label the last exactly trained version predicted; absent in
+    /// evidence of before it was measured.
+    #[serde(default)]
+    pub holdout_accuracy_exact: Option<f64>,
+    /// Share of them whose label is predicted.
     pub holdout_accuracy_before: Option<f64>,
     pub holdout_accuracy_after: Option<f64>,
     /// Mean cross entropy on the hold-out set, in nats.
@@ -100,6 +104,7 @@ pub fn measure(task: &Task<'_>, updated: &Network) -> Evidence {
         rank_test_p: test.map(|test| test.p),
         rank_share_above: test.map(|test| test.share_above),
         verdict: judge(forgotten.len(), holdout.len(), test.map(|test| test.p)),
+        holdout_accuracy_exact: accuracy(task.holdout_anchor, labels),
         holdout_accuracy_before: accuracy(&before, labels),
         holdout_accuracy_after: accuracy(&after, labels),
         holdout_loss_before: mean_cross_entropy(&before, labels),
@@ -218,6 +223,7 @@ mod tests {
         assert!(kept.rank_share_above.unwrap() > 0.6);
         assert!(kept.drift.unwrap().abs() < 1e-9);
         assert_eq!(kept.holdout_accuracy_before, kept.holdout_accuracy_after);
+        assert_eq!(kept.holdout_accuracy_before, kept.holdout_accuracy_exact);
 
         let spec = world.network.spec();
         let retrained =

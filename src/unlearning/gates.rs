@@ -143,6 +143,7 @@ mod tests {
             rank_test_p: Some(0.3),
             rank_share_above: Some(0.52),
             verdict: Verdict::Passed,
+            holdout_accuracy_exact: Some(0.9),
             holdout_accuracy_before: Some(0.9),
             holdout_accuracy_after: Some(0.88),
             holdout_loss_before: Some(0.4),

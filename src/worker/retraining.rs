@@ -189,6 +189,7 @@ impl Trained {
         predictions.extend(paired(&holdout, &folds.holdout, &holdout_anchors, classes.len()));
         let metrics = VersionMetrics {
             holdout_accuracy: prediction::accuracy(&holdout_anchors, &holdout_rows.labels),
+            holdout_accuracy_exact: None,
             holdout_loss: prediction::mean_cross_entropy(&holdout_anchors, &holdout_rows.labels),
             samples: train.len() as u64,
         };

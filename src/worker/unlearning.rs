@@ -159,6 +159,7 @@ impl Worker {
                 classes: parent.classes.clone(),
                 metrics: VersionMetrics {
                     holdout_accuracy: updated.evidence.holdout_accuracy_after,
+                    holdout_accuracy_exact: updated.evidence.holdout_accuracy_exact,
                     holdout_loss: updated.evidence.holdout_loss_after,
                     samples: parent.metrics.samples.saturating_sub(forgotten),
                 },

@@ -14,7 +14,6 @@ use crate::{
         job::{Job, JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
-        version::Version,
     },
     store::{Enqueued, StoreError, Unsettled},
 };
@@ -149,23 +148,10 @@ impl Worker {
         }))
     }
 
-    /// How far the hold-out accuracy lies below the last exactly trained version's.
     async fn accuracy_drop(&self, model_id: Uuid) -> Result<Option<f64>, StoreError> {
-        let Some(current) = self.store.current_version(model_id).await? else { return Ok(None) };
-        let mut below = None;
-        loop {
-            let versions = self.store.versions(model_id, below, PAGE).await?;
-            let Some(last) = versions.last() else { return Ok(None) };
-            below = Some(last.epoch);
-            if let Some(exact) = versions.iter().find(|version| version.cause.is_exact()) {
-                return Ok(drop_between(exact, &current));
-            }
-        }
+        let current = self.store.current_version(model_id).await?;
+        Ok(current.and_then(|version| version.metrics.accuracy_drop()))
     }
-}
-
-fn drop_between(exact: &Version, current: &Version) -> Option<f64> {
-    Some(exact.metrics.holdout_accuracy? - current.metrics.holdout_accuracy?)
 }
 
 fn is_due(

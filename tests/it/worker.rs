@@ -42,6 +42,7 @@ on_both!(
     a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
     what_fails_a_batch_for_good_fails_its_requests_only_alone,
     a_settlement_comes_by_itself_once_the_accuracy_fell,
+    an_update_is_compared_on_the_samples_that_it_drew,
     what_is_certified_is_published_and_what_is_not_is_retrained,
 );
 
@@ -126,9 +127,13 @@ pub fn learnable(number: u64) -> NewSample {
 
 /// `model`, trained by the running worker on learnable rows.
 pub async fn train(ledger: &Ledger, model: &Model, clock: &Clock) {
+    train_on(ledger, model, clock, &(0..60).map(learnable).collect::<Vec<_>>()).await;
+}
+
+pub async fn train_on(ledger: &Ledger, model: &Model, clock: &Clock, samples: &[NewSample]) {
     let store = &ledger.store;
     assert_eq!(store.create_model(model).await.unwrap(), CreateModel::Created);
-    ledger.ingest(model, &(0..60).map(learnable).collect::<Vec<_>>()).await;
+    ledger.ingest(model, samples).await;
     store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now()).await.unwrap();
     let version = async || store.current_version(model.id).await.unwrap().map(|it| it.epoch);
     eventually("the model is trained", version, |epoch| *epoch == Some(1)).await;
@@ -299,6 +304,40 @@ async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
     assert_eq!(causes, [Cause::Settled, Cause::Unlearned, Cause::Trained]);
     let accuracy = |at: usize| versions[at].metrics.holdout_accuracy.unwrap();
     assert!(accuracy(2) > 0.9 && accuracy(1) < 0.1, "{versions:#?}");
+    worker.end().await;
+}
+
+/// The accuracies on two draws differ by chance, by which no settlement may come.
+async fn an_update_is_compared_on_the_samples_that_it_drew(ledger: &Ledger) {
+    #[expect(clippy::unnecessary_wraps, reason = "workers take methods that may be missing")]
+    fn stays(_: &str, _: &MethodParameters) -> Result<Method, MethodError> {
+        Ok(Method::Update(Box::new(Made(unchanged))))
+    }
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, stays);
+    let model = model_of("stays", Some(0.0));
+    // Of 3,000 held-out samples one in seven is labelled as the others are.
+    let labelled = |number: u64| match number % 7 {
+        0 if number >= 40 => NewSample { label: learnable(number + 1).label, ..learnable(number) },
+        _ => learnable(number),
+    };
+    train_on(ledger, &model, &clock, &(0..3_040).map(labelled).collect::<Vec<_>>()).await;
+    for number in [0, 1] {
+        let id = forget(ledger, &model, number, &clock).await;
+        request_fits(ledger, id, "the request is completed", |request| {
+            request.state == DeletionState::Completed
+        })
+        .await;
+    }
+    let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
+    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
+    assert_eq!(causes, [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
+    let [second, first, trained] = [0, 1, 2].map(|at: usize| versions[at].metrics);
+    assert_eq!((trained.holdout_accuracy_exact, trained.accuracy_drop()), (None, None));
+    for updated in [first, second] {
+        assert_eq!(updated.accuracy_drop(), Some(0.0), "{updated:?}");
+        assert_ne!(updated.holdout_accuracy, trained.holdout_accuracy, "those were other samples");
+    }
     worker.end().await;
 }
 

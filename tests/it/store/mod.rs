@@ -371,7 +371,11 @@ pub fn publication(
         network: NetworkSpec { input: vec![4], layers: Vec::new() },
         encoder: serde_json::json!({"scale": 1}),
         classes: vec!["label 0".into(), "label 1".into()],
-        metrics: VersionMetrics { holdout_accuracy: Some(0.9), holdout_loss: None, samples: 3 },
+        metrics: VersionMetrics {
+            holdout_accuracy: Some(0.9),
+            samples: 3,
+            ..VersionMetrics::default()
+        },
         method: serde_json::json!({"name": "test"}),
     };
     Publication {
