@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-/// How messages begin that quote a value, or a name that is not known. All others are of words of ours.
+/// How messages begin that quote a value, or a name that is not known, if only the path to it stands
+/// before them. All others are of words of ours.
 const QUOTING: [&str; 4] =
     ["invalid type: ", "invalid value: ", "unknown field ", "unknown variant "];
 
@@ -12,10 +13,10 @@ const KNOWN: [&str; 2] = [", expected ", ", there are no "];
 /// The kind of what was found stays, and what was expected in its place.
 pub fn without_content(error: &impl Display) -> String {
     let message = error.to_string();
-    if !QUOTING.iter().any(|start| message.starts_with(start)) {
+    let Some(start) = QUOTING.iter().filter_map(|words| message.find(words)).min() else {
         return message;
-    }
-    let quote = message.find(['"', '`']);
+    };
+    let quote = message[start..].find(['"', '`']).map(|at| start + at);
     let known = KNOWN.iter().filter_map(|words| message.rfind(words)).max();
     match quote.zip(known) {
         Some((quote, known)) if quote < known => {
@@ -79,6 +80,13 @@ mod tests {
         );
         let unknown = said(r#"{"number": 1, "nothing": {"alice": 2}}"#);
         assert!(unknown.starts_with("unknown field, there are no fields"), "{unknown}");
+    }
+
+    #[test]
+    fn the_path_to_what_does_not_fit_stays() {
+        let said =
+            without_content(&"state: unknown variant `alice`, expected `queued` or `failed`");
+        assert_eq!(said, "state: unknown variant, expected `queued` or `failed`");
     }
 
     #[test]

@@ -126,6 +126,32 @@ impl Store {
         })
     }
 
+    /// Ordinals below `below` of a split's live samples, the first `limit` of them in ascending order.
+    /// One range of an index.
+    pub async fn ordinals(
+        &self,
+        model_id: Uuid,
+        split: Split,
+        below: u64,
+        limit: u64,
+    ) -> Result<Vec<i64>, StoreError> {
+        reading!(self, "ordinals", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT ordinal FROM samples
+                     WHERE model_id = $1 AND split = $2 AND ordinal < $3 AND deleted_at IS NULL
+                     ORDER BY ordinal LIMIT $4",
+                )
+                .bind(model_id)
+                .bind(split.as_str())
+                .count(below)
+                .count(limit)
+                .fetch_all()
+                .await?;
+            rows.iter().map(|row| row.get("ordinal")).collect()
+        })
+    }
+
     /// Those of the given ordinals that are live, of that split and have predictions (i.e. are in
     /// the current weights or were held out from them), in order of ingestion; whether an open
     /// deletion request names them ([`Store::named_samples`]) or not.

@@ -1,21 +1,23 @@
 //! Which samples a batch sees beside those that it forgets: drawn at random by their ordinals, so
-//! that the cost depends on what is drawn and not on how many samples there are.
+//! that the cost depends on what is drawn and hardly on how many samples there are.
 //!
 //! The version that a batch starts from decides its draw. So most of it can be read before a
 //! request comes ([`super::reserve`]), and an auditor who repeats the batch sees the same samples.
 
 use std::collections::{HashMap, HashSet};
 
-use rand::{SeedableRng as _, seq::index};
-use rand_chacha::ChaCha8Rng;
 use uuid::Uuid;
 
 use crate::{
-    domain::sample::{SamplePredictions, Split, StoredSample},
+    domain::{
+        identity::Digest,
+        sample::{SamplePredictions, Split, StoredSample},
+        version::Version,
+    },
     store::{Store, StoreError},
 };
 
-use super::seed_of;
+use super::{permutation::Permutation, seed_of};
 
 /// Hold-out rows that evidence and stopping rule see at most.
 const HOLDOUT_ROWS_MAX: usize = 2_048;
@@ -24,6 +26,12 @@ const HOLDOUT_ROWS_MAX: usize = 2_048;
 /// requests busy.
 const PAGE_ROWS_MIN: usize = 64;
 const PAGE_ROWS_MAX: usize = 256;
+
+/// At most so many ordinals are looked at for one split, or so many for each row that is wanted of it
+/// where that is more, and no longer list of the split's own is read. Only of a split that is less
+/// than one in 64 of more than sixteen million samples can fewer rows than wanted be drawn for that.
+const LOOKED_AT_MAX: usize = 1 << 18;
+const LOOKED_AT_PER_ROW_MAX: usize = 64;
 
 /// A sample with what models said of it.
 pub(super) type Drawn = (StoredSample, SamplePredictions);
@@ -41,36 +49,63 @@ pub(super) struct DrawKey {
     pub(super) model_id: Uuid,
     /// Of the version that the batch starts from.
     pub(super) epoch: u64,
-    /// Ordinals that the model's samples have had.
-    pub(super) ordinals: usize,
+    /// Ordinals that the model's samples had when the version was trained.
+    pub(super) ordinals: u64,
     /// Training samples wanted; the method says how many.
     pub(super) retained_max: usize,
 }
 
-/// The draw from one split.
+/// The draw from one split: the first of its rows in a random order of all ordinals.
 struct Lot {
     split: Split,
     wanted: usize,
-    /// In the order of the draw.
-    ordinals: Vec<i64>,
+    order: Permutation,
+    listing: Listing,
+    /// Of the places at which rows may be found, in their order.
     looked_at: usize,
     /// Found there, in the same order.
     rows: Vec<Drawn>,
 }
 
+/// Where in the order the split's rows are, when it has so few that it costs less to ask for all of
+/// them than to come across some.
+enum Listing {
+    Unread,
+    TooLong,
+    /// Ascending, without what was looked at before.
+    Places(Vec<u64>),
+}
+
 impl DrawKey {
+    /// Of a batch that starts from `parent`.
     pub(super) async fn read(
         store: &Store,
-        model_id: Uuid,
-        epoch: u64,
+        parent: &Version,
         retained_max: Option<usize>,
     ) -> Result<Self, StoreError> {
-        let last = store.last_ordinal(model_id).await?;
-        let ordinals =
-            last.map_or(0, |last| usize::try_from(last).unwrap_or(usize::MAX).saturating_add(1));
+        let model_id = parent.model_id;
+        // Those of a version that was trained before they were recorded are the present ones.
+        let recorded = parent.method["ordinals"].as_u64();
+        let ordinals = if let Some(recorded) = recorded {
+            recorded
+        } else {
+            let last = store.last_ordinal(model_id).await?;
+            last.map_or(0, |last| last.cast_unsigned() + 1)
+        };
         let retained_max = retained_max.unwrap_or(usize::MAX);
-        Ok(Self { model_id, epoch, ordinals, retained_max })
+        Ok(Self { model_id, epoch: parent.epoch, ordinals, retained_max })
     }
+}
+
+/// Tells two draws apart: SHA-256 over the number of retained rows, their ordinals, the number of
+/// held-out ones and theirs, each as eight bytes, the highest first.
+pub(super) fn digest(retained: &[Drawn], holdout: &[Drawn]) -> Digest {
+    let mut bytes = Vec::with_capacity((2 + retained.len() + holdout.len()) * size_of::<u64>());
+    for drawn in [retained, holdout] {
+        bytes.extend((drawn.len() as u64).to_be_bytes());
+        bytes.extend(drawn.iter().flat_map(|(sample, _)| sample.ordinal.to_be_bytes()));
+    }
+    Digest::of(&bytes)
 }
 
 impl Draw {
@@ -86,7 +121,7 @@ impl Draw {
     pub(super) async fn advance(&mut self, store: &Store) -> Result<bool, StoreError> {
         for lot in [&mut self.retained, &mut self.holdout] {
             if !lot.is_read() {
-                lot.read(store, self.key.model_id, PAGE_ROWS_MAX).await?;
+                lot.read(store, self.key.model_id).await?;
                 return Ok(true);
             }
         }
@@ -119,30 +154,77 @@ impl Draw {
 }
 
 impl Lot {
-    fn new(split: Split, wanted: usize, all: usize, seed: u64) -> Self {
-        // Both splits share the ordinals, and some are deleted: look at twice as many.
-        let looked_at = wanted.saturating_mul(2).min(all);
-        let ordinals = index::sample(&mut ChaCha8Rng::seed_from_u64(seed), all, looked_at)
-            .into_iter()
-            .filter_map(|ordinal| i64::try_from(ordinal).ok())
-            .collect();
-        Self { split, wanted, ordinals, looked_at: 0, rows: Vec::new() }
+    fn new(split: Split, wanted: usize, ordinals: u64, seed: u64) -> Self {
+        let order = Permutation::new(ordinals, seed);
+        Self { split, wanted, order, listing: Listing::Unread, looked_at: 0, rows: Vec::new() }
     }
 
     fn is_read(&self) -> bool {
-        self.rows.len() >= self.wanted || self.looked_at == self.ordinals.len()
+        self.rows.len() >= self.wanted || self.looked_at == self.places()
     }
 
-    /// Looks at the next `page` ordinals.
-    async fn read(&mut self, store: &Store, model_id: Uuid, page: usize) -> Result<(), StoreError> {
-        let left = &self.ordinals[self.looked_at..];
-        let page = &left[..page.min(left.len())];
-        let found = store.samples_at(model_id, self.split, page).await?;
+    /// At which rows may be found.
+    fn places(&self) -> usize {
+        match &self.listing {
+            Listing::Places(places) => places.len(),
+            Listing::Unread | Listing::TooLong => {
+                usize::try_from(self.order.len).unwrap_or(usize::MAX).min(self.looked_at_max())
+            }
+        }
+    }
+
+    fn looked_at_max(&self) -> usize {
+        self.wanted.saturating_mul(LOOKED_AT_PER_ROW_MAX).max(LOOKED_AT_MAX)
+    }
+
+    /// Looks at the next places, or lists where to look.
+    async fn read(&mut self, store: &Store, model_id: Uuid) -> Result<(), StoreError> {
+        if self.is_worth_listing() {
+            return self.list(store, model_id).await;
+        }
+        let page = self.looked_at..self.places().min(self.looked_at + self.next_page());
+        let looked_at = page.end;
+        let ordinals: Vec<i64> = match &self.listing {
+            Listing::Places(places) => places[page].iter().map(|it| self.ordinal_at(*it)).collect(),
+            Listing::Unread | Listing::TooLong => {
+                page.map(|place| self.ordinal_at(place as u64)).collect()
+            }
+        };
+        let found = store.samples_at(model_id, self.split, &ordinals).await?;
         let mut found: HashMap<i64, Drawn> =
             found.into_iter().map(|drawn| (drawn.0.ordinal, drawn)).collect();
-        self.rows.extend(page.iter().filter_map(|ordinal| found.remove(ordinal)));
-        self.looked_at += page.len();
+        self.rows.extend(ordinals.iter().filter_map(|ordinal| found.remove(ordinal)));
+        self.looked_at = looked_at;
         Ok(())
+    }
+
+    /// Whether the split, at the share that was found so far, has fewer rows than there are ordinals
+    /// to be looked at before enough of them are found.
+    fn is_worth_listing(&self) -> bool {
+        let share = self.rows.len() as f64 / self.looked_at as f64;
+        let missing = self.wanted.saturating_sub(self.rows.len());
+        matches!(self.listing, Listing::Unread)
+            && self.looked_at > 0
+            && share * share * (self.order.len as f64) < missing as f64
+    }
+
+    async fn list(&mut self, store: &Store, model_id: Uuid) -> Result<(), StoreError> {
+        let (below, limit) = (self.order.len, self.places());
+        let ordinals = store.ordinals(model_id, self.split, below, limit as u64).await?;
+        if ordinals.len() == limit {
+            self.listing = Listing::TooLong;
+            return Ok(());
+        }
+        let places = ordinals.iter().map(|ordinal| self.order.place_of(ordinal.cast_unsigned()));
+        let mut places: Vec<u64> = places.filter(|it| *it >= self.looked_at as u64).collect();
+        places.sort_unstable();
+        self.listing = Listing::Places(places);
+        self.looked_at = 0;
+        Ok(())
+    }
+
+    fn ordinal_at(&self, place: u64) -> i64 {
+        self.order.at(place).cast_signed()
     }
 
     async fn finish(
@@ -154,7 +236,7 @@ impl Lot {
         let mut sifted = 0;
         loop {
             while !self.is_read() {
-                self.read(store, model_id, self.next_page()).await?;
+                self.read(store, model_id).await?;
             }
             let new: Vec<i64> = self.rows[sifted..].iter().map(|(row, _)| row.ordinal).collect();
             if new.is_empty() {
@@ -170,12 +252,12 @@ impl Lot {
     }
 
     fn bytes_expected(&self) -> usize {
-        let rows = self.wanted.min(self.ordinals.len());
+        let rows = self.wanted.min(self.rows.len() + self.places() - self.looked_at);
         let found: usize = self.rows.iter().map(bytes).sum();
         (found / self.rows.len().max(1)).saturating_mul(rows)
     }
 
-    /// As many ordinals as hold what is still missing, at the share that was found so far.
+    /// As many places as hold what is still missing, at the share that was found so far.
     fn next_page(&self) -> usize {
         let missing = self.wanted.saturating_sub(self.rows.len());
         let looked_at = self.looked_at.max(1);

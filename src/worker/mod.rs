@@ -1,16 +1,17 @@
 //! The worker: claims what is queued, holds its lease, computes on its own threads, publishes.
 //!
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
-//! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets and
-//! `reserve.rs` how that is read in advance; `retraining.rs` is the way of training and settlement;
-//! `upkeep.rs` is what any worker may do at any time, twice without harm, of which `destruction.rs`
-//! destroys weights; `replay.rs` makes a version again to compare it.
+//! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets, in the
+//! order of `permutation.rs`, and `reserve.rs` how that is read in advance; `retraining.rs` is the way
+//! of training and settlement; `upkeep.rs` is what any worker may do at any time, twice without harm,
+//! of which `destruction.rs` destroys weights; `replay.rs` makes a version again to compare it.
 
 mod compute;
 mod deadlines;
 mod destruction;
 mod draw;
 mod lease;
+mod permutation;
 mod perturbation;
 mod replay;
 mod reserve;
@@ -43,7 +44,7 @@ use lease::Holding;
 use reserve::Reserve;
 
 pub use lease::Stop;
-pub use replay::{Origin, Recorded, RecordedUpdate, ReplayError};
+pub use replay::{Origin, Recorded, RecordedUpdate, ReplayError, Replayed};
 
 /// How a worker works; see the configuration's `[worker]`.
 #[derive(Clone, Debug)]

@@ -23,6 +23,7 @@ use crate::{
 use super::{
     JobError, ProgressListener, Worker,
     retraining::{Fitted, PAGE_ROWS, Plan},
+    unlearning::Batch,
 };
 
 /// What the record says of a version.
@@ -52,6 +53,15 @@ pub struct RecordedUpdate {
     pub targets: Vec<Target>,
     /// Samples that it forgot.
     pub forgotten: u64,
+}
+
+/// A version that was made again.
+#[derive(Clone, Copy, Debug)]
+pub struct Replayed {
+    pub weights: Digest,
+    /// Whether the record says that the update drew the very samples that it drew here; a training
+    /// draws none.
+    pub is_same_draw: bool,
 }
 
 /// Why a version cannot be made again.
@@ -89,30 +99,36 @@ pub enum ReplayError {
 }
 
 impl Worker {
-    /// The digest of the weights that the recorded version's samples, method and seeds give here
-    /// and now.
+    /// What the recorded version's samples, method and seeds give here and now.
     ///
     /// # Errors
     /// When what it was made from is not there any more, or this build would not do the same.
-    pub async fn replay(&self, recorded: Recorded) -> Result<Digest, ReplayError> {
+    pub async fn replay(&self, recorded: Recorded) -> Result<Replayed, ReplayError> {
         let model = self.store.model_by_id(recorded.model_id).await?;
         let model = model.ok_or(ReplayError::UnknownModel(recorded.model_id))?;
         let device: DeviceKind = field(&recorded.method, "device")?;
-        let weights = match &recorded.origin {
+        let (weights, is_same_draw) = match &recorded.origin {
             Origin::Samples(count) => {
                 let plan = Plan {
                     model: Model { recipe: field(&recorded.method, "recipe")?, ..model },
                     perturbed: field(&recorded.method, "perturbation")?,
                     service_key: self.service_key.clone(),
                 };
-                self.train_again(plan, recorded.epoch, *count, device.device()).await?
+                let trained =
+                    self.train_again(plan, recorded.epoch, *count, device.device()).await?;
+                (trained, true)
             }
             Origin::Parent(made_by) => {
                 let update = self.method_again(&recorded.method)?;
-                self.update_again(model.id, made_by, update, device).await?
+                let batch = self.batch_again(model.id, made_by, update.as_ref()).await?;
+                let recorded: Option<Digest> = field(&recorded.method, "drawn")?;
+                let is_same_draw = recorded == Some(batch.drawn);
+                let watch = self.reporting(JobKind::Unlearning);
+                let updating = move || batch.apply(update.as_ref(), device, &watch);
+                (self.compute.run(updating).await?.weights, is_same_draw)
             }
         };
-        Ok(Digest::of(&weights))
+        Ok(Replayed { weights: Digest::of(&weights), is_same_draw })
     }
 
     fn method_again(&self, method: &Value) -> Result<Box<dyn Update>, ReplayError> {
@@ -151,13 +167,12 @@ impl Worker {
         Ok(self.compute.run(training).await?)
     }
 
-    async fn update_again(
+    async fn batch_again(
         &self,
         model_id: Uuid,
         made_by: &RecordedUpdate,
-        update: Box<dyn Update>,
-        device: DeviceKind,
-    ) -> Result<Vec<u8>, ReplayError> {
+        update: &dyn Update,
+    ) -> Result<Batch, ReplayError> {
         let epoch = made_by.parent_epoch;
         let parent = match self.store.current_version(model_id).await? {
             Some(current) if current.epoch == epoch => current,
@@ -174,11 +189,8 @@ impl Worker {
         if of != left {
             return Err(ReplayError::OtherSamples { of, left });
         }
-        let loading = self.load_batch(made_by.batch_id, parent, forgotten, update.as_ref());
-        let batch = Box::pin(loading).await?;
-        let watch = self.reporting(JobKind::Unlearning);
-        let updating = move || batch.apply(update.as_ref(), device, &watch);
-        Ok(self.compute.run(updating).await?.weights)
+        let loading = self.load_batch(made_by.batch_id, parent, forgotten, update);
+        Ok(Box::pin(loading).await?)
     }
 
     fn reporting(&self, kind: JobKind) -> Reporting {

@@ -112,7 +112,7 @@ impl Worker {
         match (self.options.method_by_name)(&policy.method, &policy.method_parameters) {
             Ok(Method::Update(update)) if update.retained_rows_max().is_some() => {
                 let retained_max = update.retained_rows_max();
-                DrawKey::read(&self.store, model_id, version.epoch, retained_max).await.map(Some)
+                DrawKey::read(&self.store, &version, retained_max).await.map(Some)
             }
             _ => Ok(None),
         }

@@ -58,7 +58,8 @@ impl Worker {
             perturbed: self.perturbed(model, claimed.job.id),
             service_key: self.service_key.clone(),
         };
-        let method = plan.method(device);
+        let mut method = plan.method(device);
+        method["ordinals"] = json!(ordinals_of(&train, &holdout));
         let training = move || Trained::fit(&plan, &train, holdout, device, watch.as_ref());
         let trained = self.compute.run(training).await;
         holding.check()?;
@@ -102,6 +103,12 @@ impl Worker {
             samples.extend(page);
         }
     }
+}
+
+/// One more than the last of theirs. Batches draw below it, whatever comes in later.
+fn ordinals_of(train: &[StoredSample], holdout: &[StoredSample]) -> u64 {
+    let last = [train, holdout].into_iter().filter_map(<[_]>::last).map(|sample| sample.ordinal);
+    last.max().map_or(0, |last| last.cast_unsigned() + 1)
 }
 
 /// How a model is trained.

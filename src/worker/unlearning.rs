@@ -8,6 +8,7 @@ use crate::{
     domain::watch::Watch,
     domain::{
         examples::Examples,
+        identity::Digest,
         version::{Cause, Version, VersionMetrics},
     },
     fail_point,
@@ -22,7 +23,7 @@ use crate::{
 
 use super::{
     JobError, Worker,
-    draw::{Draw, DrawKey, Drawn},
+    draw::{self, Draw, DrawKey, Drawn},
     lease::Holding,
     perturbation::Perturbed,
     seed_of,
@@ -36,6 +37,8 @@ pub(super) struct Batch {
     forgotten: Vec<Drawn>,
     retained: Vec<Drawn>,
     holdout: Vec<Drawn>,
+    /// Of retained and held-out samples, for the record.
+    pub(super) drawn: Digest,
     perturbation: Option<Perturbation>,
     seed: u64,
 }
@@ -185,15 +188,24 @@ impl Worker {
             JobError::Damaged(format!("encoder of {}: {error}", parent.model_id))
         })?;
         let retained_max = update.retained_rows_max();
-        let key = DrawKey::read(&self.store, parent.model_id, parent.epoch, retained_max).await?;
+        let key = DrawKey::read(&self.store, &parent, retained_max).await?;
         let draw = self.reserve.take(&key).await.unwrap_or_else(|| Draw::new(key));
         let except = forgotten.iter().map(|(sample, _)| sample.id).collect();
         let (weights, (retained, holdout)) = tokio::try_join!(
             async { Ok::<_, JobError>(self.blobs.get(parent.blob_name()).await?) },
             async { Ok(draw.finish(&self.store, &except).await?) },
         )?;
-        let seed = seed_of(batch_id);
-        Ok(Batch { parent, encoder, weights, forgotten, retained, holdout, perturbation, seed })
+        Ok(Batch {
+            parent,
+            encoder,
+            weights,
+            forgotten,
+            drawn: draw::digest(&retained, &holdout),
+            retained,
+            holdout,
+            perturbation,
+            seed: seed_of(batch_id),
+        })
     }
 }
 
@@ -235,10 +247,14 @@ impl Batch {
             "parameters": update.parameters(),
             "seed": self.seed,
             "device": kind,
+            "drawn": self.drawn,
             "details": updated.details,
         });
-        if let Some(perturbed) = self.parent.method.get("perturbation") {
-            method["perturbation"] = perturbed.clone();
+        // What a training says of itself holds until the next.
+        for name in ["ordinals", "perturbation"] {
+            if let Some(recorded) = self.parent.method.get(name) {
+                method[name] = recorded.clone();
+            }
         }
         Ok(Updated { weights: weights::to_safetensors(&updated.network), method, evidence })
     }

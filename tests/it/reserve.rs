@@ -4,7 +4,11 @@ use std::sync::Mutex;
 
 use forgetd::{
     clock::Clock,
-    domain::{deletion::DeletionState, model::Model},
+    domain::{
+        deletion::DeletionState,
+        model::Model,
+        sample::{NewSample, Split},
+    },
     store::Blobs,
     unlearning::{Method, MethodError, MethodParameters, Task},
 };
@@ -12,12 +16,15 @@ use forgetd::{
 use crate::{
     service::eventually,
     store::{Ledger, new_deletion, new_id, on_both, sample_target},
-    worker::{Made, Running, forget, model_of, request_fits, train, unchanged},
+    worker::{
+        Made, Running, forget, learnable, model_of, request_fits, train, train_on, unchanged,
+    },
 };
 
 on_both!(
     batches_draw_the_same_samples_from_the_reserve,
     a_deletion_of_nothing_but_content_clears_the_reserve,
+    what_is_drawn_of_a_rare_split_is_enough_and_no_later_sample_changes_it,
 );
 
 /// What each batch was given, by the method's name.
@@ -80,13 +87,50 @@ async fn batches_draw_the_same_samples_from_the_reserve(ledger: &Ledger) {
     assert_eq!(in_advance.len(), 10);
     for (batch, seen) in (0..).zip(&in_advance) {
         assert_eq!(seen.forgotten, [batch]);
-        // Of 32 ordinals those that are live training samples.
-        assert!((8..=16).contains(&seen.retained.len()), "{seen:?}");
+        assert_eq!((seen.retained.len(), seen.holdout.len()), (16, 20), "{seen:?}");
         assert!(seen.retained.iter().all(|ordinal| *ordinal > batch), "{seen:?}");
         assert!(seen.retained.is_sorted() && seen.holdout.is_sorted(), "{seen:?}");
         assert!(seen.retained.iter().all(|it| *it < 40) && seen.holdout.iter().all(|it| *it >= 40));
     }
     assert_ne!(in_advance[8].retained, in_advance[9].retained, "each version draws anew");
+}
+
+/// Two batches of a model of 40 training samples and 3,000 held-out ones, the second with a reserve.
+async fn delete_two(ledger: &Ledger, model: &Model, after: impl AsyncFnOnce()) -> Vec<Seen> {
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let running = Running::start(ledger, &blobs, &clock, remembers);
+    train_on(ledger, model, &clock, &(0..3_040).map(learnable).collect::<Vec<_>>()).await;
+    after().await;
+    for number in [0, 1] {
+        let id = forget(ledger, model, number, &clock).await;
+        let is_completed = |state| state == DeletionState::Completed;
+        request_fits(ledger, id, "it is completed", |it| is_completed(it.state)).await;
+        let reserved = async || running.worker.reserved_samples().await;
+        eventually("the reserve is read", reserved, |samples| *samples >= 2_064).await;
+    }
+    running.end().await;
+    seen_by(&model.policy.method)
+}
+
+async fn what_is_drawn_of_a_rare_split_is_enough_and_no_later_sample_changes_it(ledger: &Ledger) {
+    let model = model_of(&new_id().to_string(), None);
+    let later: Vec<_> = (4_000..6_000)
+        .map(|number| NewSample { split: Split::Train, ..learnable(number) })
+        .collect();
+    let seen = delete_two(ledger, &model, async || ledger.ingest(&model, &later).await).await;
+    assert_eq!(seen.len(), 2);
+    for batch in &seen {
+        assert_eq!((batch.retained.len(), batch.holdout.len()), (16, 2_048));
+        assert!(batch.retained.iter().all(|ordinal| *ordinal < 40), "{:?}", batch.retained);
+    }
+    assert_ne!(seen[0].holdout, seen[1].holdout, "each version draws anew");
+
+    // Nor does it matter whether the version says what was there when it was trained.
+    let elsewhere = Ledger::on_sqlite().await;
+    let mut twin = model.clone();
+    twin.policy.method = new_id().to_string();
+    let forgets = async || elsewhere.execute("UPDATE versions SET method = '{}'").await;
+    assert_eq!(delete_two(&elsewhere, &twin, forgets).await, seen);
 }
 
 async fn a_deletion_of_nothing_but_content_clears_the_reserve(ledger: &Ledger) {
@@ -97,9 +141,8 @@ async fn a_deletion_of_nothing_but_content_clears_the_reserve(ledger: &Ledger) {
     let reserved = async || running.worker.reserved_samples().await;
     assert_eq!(reserved().await, 0, "nobody asked for a deletion yet");
     forget(ledger, &model, 0, &clock).await;
-    // All 20 that were held out, and of 32 ordinals those of training samples: 11 at least, where the
-    // others are held out or deleted.
-    eventually("the reserve is read", reserved, |samples| *samples >= 31).await;
+    // So few ordinals are looked at together.
+    eventually("the reserve is read", reserved, |samples| *samples == 59).await;
     let before = reserved().await;
 
     let deletion = new_deletion(&model, (40..60).map(sample_target).collect(), clock.now());

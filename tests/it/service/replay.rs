@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use reqwest::StatusCode;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, Executor, SqliteConnection};
+use tempfile::TempDir;
 
 use super::{
     Database, Service,
@@ -65,21 +68,12 @@ async fn a_settled_version_comes_out_again_until_one_of_its_samples_is_deleted()
 async fn an_update_comes_out_again_from_a_copy_of_the_ledger_from_before() {
     let mut service = Service::start(Database::Sqlite).await;
     people::trained(&service, &people::unsettled()).await;
-    service.terminate();
-    service.ended().await;
-    let copy = tempfile::tempdir().unwrap();
-    copy_folder(&service.folder().join("data"), copy.path());
-    service.restart().await;
-    people::ready(&service).await;
-    let id = people::forget(&service, &["person-7", "person-11"]).await;
+    let copy = copied(&mut service).await;
+    // The draw of all others has the same ordinals when their order is turned around.
+    let id = people::forget(&service, &["person-7", "person-72"]).await;
     service.request_becomes(&id, "completed").await;
     let certificate = certificate(&service, &id).await;
-    let (key, file) = (log_key(&service).await, certificate.to_str().unwrap().to_owned());
-    let from_copy = || {
-        let data_dir = copy.path().to_str().unwrap();
-        super::certificate::verify(&[&file, "--replay", "--key", &key, "--data-dir", data_dir])
-    };
-    let verdict = from_copy();
+    let verdict = replay_from(&service, &copy, &certificate).await;
     assert!(verdict.holds, "{}", verdict.output);
     assert!(verdict.output.contains("replay: version 2, of 234 samples"), "{}", verdict.output);
 
@@ -95,8 +89,53 @@ async fn an_update_comes_out_again_from_a_copy_of_the_ledger_from_before() {
         ledger.execute(AssertSqlSafe(sql)).await.unwrap();
     }
     ledger.close().await.unwrap();
-    let verdict = from_copy();
+    let verdict = replay_from(&service, &copy, &certificate).await;
     assert_eq!(verdict.failed(), ["replay"], "{}", verdict.output);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_comes_out_again_whatever_came_in_since_and_is_open_where_it_draws_others() {
+    let mut service = Service::start(Database::Sqlite).await;
+    let mut policy = people::unsettled();
+    policy["method_parameters"] = json!({"retained_rows_max": 64});
+    people::trained(&service, &policy).await;
+    let copy = copied(&mut service).await;
+    let later = (1_000..1_300).map(|number| people::sample(number, "train"));
+    assert_eq!(people::ingest(&service, people::ndjson(later)).await.status, StatusCode::CREATED);
+    let first = people::forget(&service, &["person-7"]).await;
+    service.request_becomes(&first, "completed").await;
+    let of_first = certificate(&service, &first).await;
+    let verdict = replay_from(&service, &copy, &of_first).await;
+    assert!(verdict.holds, "{}", verdict.output);
+
+    // Nobody has trained on them, so that no version tells that they are gone.
+    let copy = copied(&mut service).await;
+    let held_out = people::forget(&service, &[&people::subject_of(people::TRAINED)]).await;
+    service.request_becomes(&held_out, "completed").await;
+    let second = people::forget(&service, &["person-8"]).await;
+    service.request_becomes(&second, "completed").await;
+    let of_second = certificate(&service, &second).await;
+    let verdict = replay_from(&service, &copy, &of_second).await;
+    let why = "the record does not say that the update drew the same samples";
+    assert!(!verdict.holds && verdict.failed().is_empty(), "{}", verdict.output);
+    assert!(verdict.output.contains(why), "{}", verdict.output);
+}
+
+/// The ledger and the blobs as they are now.
+async fn copied(service: &mut Service) -> TempDir {
+    service.terminate();
+    service.ended().await;
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&service.folder().join("data"), copy.path());
+    service.restart().await;
+    people::ready(service).await;
+    copy
+}
+
+async fn replay_from(service: &Service, copy: &TempDir, certificate: &Path) -> Verdict {
+    let (key, data_dir) = (log_key(service).await, copy.path().to_str().unwrap());
+    let certificate = certificate.to_str().unwrap();
+    super::certificate::verify(&[certificate, "--replay", "--key", &key, "--data-dir", data_dir])
 }
 
 fn copy_folder(from: &Path, to: &Path) {

@@ -246,6 +246,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.samples_at(model.id, Split::Train, &[100, 200, 300]).await.unwrap();
     store.named_samples(model.id, &[100, 200, 300]).await.unwrap();
     store.last_ordinal(model.id).await.unwrap();
+    store.ordinals(model.id, Split::Holdout, 9_000, 20).await.unwrap();
     store.version_samples(model.id, 1, 100, 20).await.unwrap();
     let targets = [subject_target(470), sample_target(490)];
     store.target_samples(model.id, &targets).await.unwrap();

@@ -17,6 +17,7 @@ use super::{Ledger, at, new_id, on_both, publication, sample_target, samples, su
 on_both!(
     a_training_opens_contributions,
     a_batch_closes_contributions_and_erases,
+    a_split_lists_its_live_ordinals,
     publishing_happens_once,
     samples_in_no_version_are_only_erased,
     a_settlement_raises_guarantees,
@@ -83,6 +84,20 @@ async fn a_batch_closes_contributions_and_erases(ledger: &Ledger) {
     assert_eq!(details.request.state, DeletionState::Unlearning, "not on every replica yet");
     assert_eq!(details.request.excluded_from_epoch, Some(2));
     assert_eq!(details.evidence, Some(serde_json::json!({"verdict": "inconclusive"})));
+}
+
+async fn a_split_lists_its_live_ordinals(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let ordinals = async |split, below, limit| {
+        ledger.store.ordinals(model.id, split, below, limit).await.unwrap()
+    };
+    assert_eq!(ordinals(Split::Holdout, 99, 99).await, [8, 9, 10, 11]);
+    assert_eq!(ordinals(Split::Holdout, 99, 3).await, [8, 9, 10]);
+    assert_eq!(ordinals(Split::Holdout, 10, 99).await, [8, 9]);
+    ledger.delete(&model, vec![sample_target(3)], at(20)).await;
+    assert_eq!(ordinals(Split::Train, 5, 99).await, [0, 1, 2, 3, 4], "named, but there");
+    ledger.unlearn(at(21)).await;
+    assert_eq!(ordinals(Split::Train, 5, 99).await, [0, 1, 2, 4]);
 }
 
 async fn publishing_happens_once(ledger: &Ledger) {
