@@ -18,9 +18,16 @@ pub(super) struct ColumnEncoder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum ColumnEncoding {
-    /// Becomes `(x - mean) / deviation`. Single precision, because that comes back from JSON as
-    /// it went in, whatever the parser.
-    Numeric { mean: f32, deviation: f32 },
+    /// Becomes `(x - mean - mean_rest) / deviation`. Single precision, because that comes back
+    /// from JSON as it went in, whatever the parser.
+    Numeric {
+        mean: f32,
+        /// What `mean` lacks of the mean, which may be more than the deviation; older versions
+        /// have none.
+        #[serde(default)]
+        mean_rest: f32,
+        deviation: f32,
+    },
     /// Becomes one number per value, 1 for the one that it is. Sorted.
     Categorical { values: Vec<String> },
 }
@@ -79,9 +86,10 @@ impl ColumnEncoder {
         encoded: &mut Vec<f32>,
     ) -> Result<(), EncodingError> {
         match &self.encoding {
-            ColumnEncoding::Numeric { mean, deviation } => {
+            ColumnEncoding::Numeric { mean, mean_rest, deviation } => {
                 let found = number(row, &self.name, cell)?;
-                let standard = (found - f64::from(*mean)) / f64::from(*deviation);
+                let difference = found - f64::from(*mean) - f64::from(*mean_rest);
+                let standard = difference / f64::from(*deviation);
                 #[expect(clippy::cast_possible_truncation, reason = "networks compute in f32")]
                 let standard = standard as f32;
                 if !standard.is_finite() {
@@ -99,20 +107,30 @@ impl ColumnEncoder {
     }
 }
 
+/// A deviation that is this part of the largest number is none: sums of the same terms in another
+/// order differ by as much in 64 bits, measurements are not as precise, and what the two parts of a
+/// mean leave out (2^-50 of it) is next to nothing beside anything larger.
+const NOISE: f64 = 1e-12;
+
 /// Mean and deviation; `None` where they overflow.
+#[expect(clippy::cast_possible_truncation, reason = "kept in f32; see ColumnEncoding")]
 fn standardised(numbers: &[f64]) -> Option<ColumnEncoding> {
     let count = numbers.len().max(1) as f64;
-    let mean = numbers.iter().sum::<f64>() / count;
-    let variance = numbers.iter().map(|number| (number - mean).powi(2)).sum::<f64>() / count;
-    let is_constant = numbers.windows(2).all(|pair| pair[0].to_bits() == pair[1].to_bits());
-    #[expect(clippy::cast_possible_truncation, reason = "kept in f32; see ColumnEncoding")]
-    let (mean, deviation) = (mean as f32, variance.sqrt() as f32);
+    // From the first number on, so that large numbers which differ little lose nothing.
+    let first = numbers.first().copied().unwrap_or(0.0);
+    let exact = first + numbers.iter().map(|number| number - first).sum::<f64>() / count;
+    let variance = numbers.iter().map(|number| (number - exact).powi(2)).sum::<f64>() / count;
+    let mean = exact as f32;
+    let mean_rest = (exact - f64::from(mean)) as f32;
+    let largest = numbers.iter().fold(0.0, |largest: f64, number| largest.max(number.abs()));
+    // A constant column says nothing: it stays near 0, however large its noise is.
+    let is_constant = variance.sqrt() <= NOISE * largest;
+    let deviation = (if is_constant { largest.max(1.0) } else { variance.sqrt() }) as f32;
     if !mean.is_finite() || !deviation.is_finite() {
         return None;
     }
-    // A constant column, up to the rounding of its sum, says nothing: it stays near 0.
-    let deviation = if is_constant || deviation == 0.0 { 1.0 } else { deviation };
-    Some(ColumnEncoding::Numeric { mean, deviation })
+    let deviation = if deviation == 0.0 { 1.0 } else { deviation };
+    Some(ColumnEncoding::Numeric { mean, mean_rest, deviation })
 }
 
 fn number(row: usize, column: &str, cell: &Cell) -> Result<f64, EncodingError> {

@@ -79,6 +79,47 @@ fn constant_columns_do_not_divide_by_zero() {
     assert!(values[0].abs() < 1e-6 && values[1].to_bits() == 1_f32.to_bits(), "{values:?}");
 }
 
+/// What the encoder of these ages makes of them.
+fn encoded_ages(ages: &[f64]) -> Vec<f32> {
+    let samples: Vec<_> =
+        ages.iter().map(|age| sample(0, Split::Train, row(*age, "a"), "x")).collect();
+    let encoder = Encoder::fit(&table(), &samples).unwrap();
+    let features: Vec<_> = samples.into_iter().map(|sample| sample.features).collect();
+    encoder.encode_features(&features).unwrap().chunks(2).map(|row| row[0]).collect()
+}
+
+#[test]
+fn columns_that_differ_by_rounding_alone_are_constant() {
+    let near = [vec![0.1; 999], vec![0.100_000_000_000_000_03]].concat();
+    // A nanosecond's time stamps, whose last digits a double does not hold.
+    let stamps: Vec<f64> = (0..100).map(|at| 1.8e18 + 256.0 * f64::from(at % 2)).collect();
+    for ages in [near, stamps, vec![1e18 + 12_345.0; 3], vec![1_000_000_007.0; 3]] {
+        let encoded = encoded_ages(&ages);
+        assert!(encoded.iter().all(|age| age.abs() < 1e-6), "{:?}", &encoded[..3]);
+    }
+}
+
+#[test]
+fn large_numbers_that_differ_little_are_standardised_like_small_ones() {
+    let small: Vec<f64> = (0..100).map(f64::from).collect();
+    let expected = encoded_ages(&small);
+    for offset in [1e6, 1e9, -1e9, 1e12] {
+        let large: Vec<f64> = small.iter().map(|age| age + offset).collect();
+        for (found, expected) in encoded_ages(&large).into_iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-3, "{offset}: {found} {expected}");
+        }
+    }
+}
+
+#[test]
+fn an_encoder_of_an_older_version_encodes_as_it_did() {
+    let encoder = Encoder::fit(&table(), &people()).unwrap();
+    let mut json = serde_json::to_value(&encoder).unwrap();
+    let age = &mut json["input"]["columns"][0]["encoding"]["numeric"];
+    assert!(age.as_object_mut().unwrap().remove("mean_rest").is_some());
+    assert_eq!(serde_json::from_value::<Encoder>(json).unwrap(), encoder);
+}
+
 #[test]
 fn pixels_stay_bytes_and_floats_are_divided_by_the_scale() {
     let pixels = sample(0, Split::Train, Features::Pixels(vec![4, 16]), "x");
