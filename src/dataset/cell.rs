@@ -54,11 +54,13 @@ impl Spot<'_> {
     /// A sample's or a subject's identifier, or a label. What is refused is not repeated.
     pub fn name(&self, text: String) -> Result<String, ReadError> {
         if text.is_empty() {
-            Err(self.refuse("a name", "nothing"))
-        } else if text.contains('\0') {
-            Err(self.refuse("a name", "a NUL character, which no database keeps"))
-        } else {
-            Ok(text)
+            return Err(self.refuse("a name", "nothing"));
+        }
+        match text.bytes().find(|byte| matches!(byte, b'\0' | b'\n' | b'\r')) {
+            None => Ok(text),
+            Some(b'\0') => Err(self.refuse("a name", "a NUL character, which no database keeps")),
+            // A quote too many makes one cell of several rows, other people's among them.
+            Some(_) => Err(self.refuse("a name", "a line break; is a quote open?")),
         }
     }
 

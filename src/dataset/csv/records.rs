@@ -29,7 +29,8 @@ pub(super) struct Records<R> {
 impl<R: Read> Records<R> {
     /// Reads the header.
     pub fn open(reader: R) -> Result<Self, ReadError> {
-        let reader = Allowance { inner: reader, left: RECORD_MAX, is_spent: false };
+        let reader =
+            Allowance { inner: reader, left: RECORD_MAX, is_spent: false, end: End::Ahead };
         let reader = ReaderBuilder::new().trim(Trim::All).from_reader(reader);
         let record = StringRecord::new();
         let mut records = Self { header: Vec::new(), record, reader, lag: 0 };
@@ -39,6 +40,9 @@ impl<R: Read> Records<R> {
         };
         if header.is_empty() {
             return Err(ReadError::Empty);
+        }
+        if records.is_open() {
+            return Err(open_quote(Place::Line(1)));
         }
         let mut names = BTreeSet::new();
         if let Some(name) = header.iter().find(|name| !names.insert(name.as_str())) {
@@ -55,7 +59,8 @@ impl<R: Read> Records<R> {
         match self.reader.read_record(&mut self.record) {
             Ok(true) => {
                 let line = self.record.position().map_or(line, ::csv::Position::line);
-                Ok(Some(Place::Line(line + self.lag)))
+                let place = Place::Line(line + self.lag);
+                if self.is_open() { Err(open_quote(place)) } else { Ok(Some(place)) }
             }
             Ok(false) => Ok(None),
             Err(error) => Err(self.refusal(error, line)),
@@ -76,12 +81,21 @@ impl<R: Read> Records<R> {
         (0..self.header.len()).filter(beside).collect()
     }
 
+    /// Whether the record that was read last goes on beyond the end of the last line, which only
+    /// a quoted cell does.
+    fn is_open(&self) -> bool {
+        self.reader.get_ref().end == End::Told
+    }
+
     fn refusal(&self, error: ::csv::Error, line: u64) -> ReadError {
         let line = error.position().map_or(line, ::csv::Position::line);
         let place = Place::Line(line + self.lag);
         if self.reader.get_ref().is_spent {
             let problem = format!("the row is longer than {RECORD_MAX} bytes; is a quote open?");
             return ReadError::Record { place, problem };
+        }
+        if self.is_open() {
+            return open_quote(place);
         }
         match error.into_kind() {
             ErrorKind::Io(source) => ReadError::Io { place, source },
@@ -98,12 +112,28 @@ impl<R: Read> Records<R> {
     }
 }
 
-/// Hands on so many bytes of a reader and then fails, so that no record grows without bound.
+fn open_quote(place: Place) -> ReadError {
+    let problem = "the file ends within a quoted cell of this row; is a quote open?".into();
+    ReadError::Record { place, problem }
+}
+
+/// Hands on so many bytes of a reader and then fails, so that no record grows without bound. Ends
+/// the last line before it tells the end, so that a reader which gets to hear of the end within a
+/// record is within a quoted cell.
 struct Allowance<R> {
     inner: R,
     /// Bytes that may still be read.
     left: usize,
     is_spent: bool,
+    end: End,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Ahead,
+    /// The last line is ended.
+    Reached,
+    Told,
 }
 
 impl<R: Read> Read for Allowance<R> {
@@ -115,6 +145,15 @@ impl<R: Read> Read for Allowance<R> {
         let wanted = buffer.len().min(self.left);
         let read = self.inner.read(&mut buffer[..wanted])?;
         self.left -= read;
-        Ok(read)
+        if read > 0 {
+            return Ok(read);
+        }
+        if self.end == End::Ahead {
+            self.end = End::Reached;
+            buffer[0] = b'\n';
+            return Ok(1);
+        }
+        self.end = End::Told;
+        Ok(0)
     }
 }

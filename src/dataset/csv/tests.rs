@@ -193,6 +193,48 @@ fn a_quote_that_is_never_closed_does_not_fill_the_memory() {
 }
 
 #[test]
+fn a_file_that_ends_within_quotes_is_refused() {
+    let (rows, last) = (format!("{TABLE}p-3,40,a,train,b\n"), "p-4,41,a,train,\"c");
+    let expected = "line 5: the file ends within a quoted cell of this row; is a quote open?";
+    // Also where the row's cells are too few by that, or the end is not that of a line.
+    for end in ["", "\n", "\r\n", "\"\""] {
+        assert_eq!(refusal(format!("{rows}{last}{end}").as_bytes()), expected);
+    }
+    let early = format!("{rows}p-4,41,\"a,train,c\n");
+    assert_eq!(refusal(early.as_bytes()), expected);
+    let schema = infer_schema(early.as_bytes(), &mapping()).unwrap_err();
+    assert_eq!(schema.to_string(), expected);
+    let header =
+        refusal(TABLE.replace("income", "\"income").replace("\"Self, emp\"", "x").as_bytes());
+    assert!(header.starts_with("line 1: the file ends within"), "{header}");
+    // A quote that is closed by the very last byte is no other than one that a line end follows.
+    for end in ["", "\n", "\r\n"] {
+        assert_eq!(read(format!("{rows}{last}\"{end}").as_bytes()).unwrap().len(), 4);
+        assert_eq!(read(format!("{rows}p-4,41,a,train,c{end}").as_bytes()).unwrap().len(), 4);
+    }
+}
+
+#[test]
+fn names_have_no_line_breaks() {
+    // Two stray quotes: the rows between them would be a part of the first label.
+    let rows = "p-3,40,a,train,\"b\np-4,41,a,train,c\np-5,42,a,train,d\"\n";
+    for rows in [rows.to_owned(), rows.replace('\n', "\r\n")] {
+        let error = refusal(format!("{TABLE}{rows}").as_bytes());
+        let expected =
+            r#"line 4, column "income": expected a name, found a line break; is a quote open?"#;
+        assert_eq!(error, expected);
+    }
+    let error = refusal(format!("{TABLE}\"p\r3\",40,a,train,b\n").as_bytes());
+    assert!(error.starts_with(r#"line 4, column "person": expected a name"#), "{error}");
+    // A cell of text may have them.
+    let samples = read(format!("{TABLE}p-3,40,\"a\nb\",train,b\n").as_bytes()).unwrap();
+    assert_eq!(
+        samples[2].features,
+        Features::Row(vec![Cell::Text("a\nb".into()), Cell::Number(40.0)])
+    );
+}
+
+#[test]
 #[ignore = "reads UCI Adult from the folder that FORGETD_TEST_DATA names"]
 fn whole_tables_are_read() {
     let folder = std::env::var_os("FORGETD_TEST_DATA").expect("FORGETD_TEST_DATA");

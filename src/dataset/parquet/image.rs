@@ -96,6 +96,9 @@ impl ImageColumn {
             let expected = format!("an image of {} rows by {} columns", self.height, self.width);
             return Err(spot.refuse(expected, format!("{height} by {width}")));
         }
+        if is_cut_jpeg(encoded) {
+            return Err(spot.refuse("a whole JPEG image", "one without its end-of-image marker"));
+        }
         let image = load_from_memory(encoded).map_err(|source| undecodable(&spot, source))?;
         Ok(match self.channels {
             1 => image.into_luma8().into_raw(),
@@ -146,6 +149,14 @@ fn measure(spot: &Spot, encoded: &[u8]) -> Result<(usize, usize, bool), ReadErro
         .map_err(|source| undecodable(spot, source))?;
     let (width, height) = decoder.dimensions();
     Ok((width as usize, height as usize, decoder.color_type().has_color()))
+}
+
+/// Whether a JPEG image does not end as one, zeros after its end aside. The decoder would fill what is
+/// missing with grey.
+fn is_cut_jpeg(encoded: &[u8]) -> bool {
+    let is_jpeg = encoded.starts_with(&[0xff, 0xd8, 0xff]);
+    let length = encoded.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    is_jpeg && !encoded[..length].ends_with(&[0xff, 0xd9])
 }
 
 fn undecodable(spot: &Spot, source: ImageError) -> ReadError {

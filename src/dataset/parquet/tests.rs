@@ -238,6 +238,26 @@ fn broken_and_misfit_images_are_named_with_row_and_column() {
 }
 
 #[test]
+fn a_jpeg_image_that_is_cut_is_refused() {
+    let low = |number: u32| number.to_le_bytes()[0];
+    let picture = RgbImage::from_fn(64, 64, |x, y| Rgb([low(x * y), low(7 * x), low(y)]));
+    let whole = encoded(&picture.into(), ImageFormat::Jpeg);
+    let read = |image: Vec<u8>| {
+        let file = file(vec![("img", structs(&[image])), ("label", numbers(&[0]))]);
+        read(file, &tensor([3, 64, 64]), &label_only())
+    };
+    let pixels = read(whole.clone()).unwrap();
+    assert_eq!(read([whole.clone(), vec![0; 3]].concat()).unwrap(), pixels);
+    for length in [whole.len() / 2, whole.len() * 3 / 4, whole.len() - 2, whole.len() - 1] {
+        assert_eq!(
+            read(whole[..length].to_vec()).unwrap_err().to_string(),
+            "row 0, column \"img\": expected a whole JPEG image, found one without its \
+             end-of-image marker"
+        );
+    }
+}
+
+#[test]
 fn columns_that_are_missing_or_of_the_wrong_type_are_named() {
     let file = table(vec![Some(1.0); ROWS]);
     let elsewhere = Mapping { label: "class".into(), ..label_only() };
