@@ -8,7 +8,7 @@ use rand_chacha::ChaCha20Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{network::Network, parameters::Parameters};
+use super::{network::Network, parameters::Parameters, training::TrainingError};
 use crate::domain::{
     examples::Examples,
     model::{RangeError, check},
@@ -97,12 +97,15 @@ pub fn with_theta(mut parameters: Parameters, theta: &[f64]) -> Parameters {
 /// A polish ends at a gradient of this many standard deviations of the noise.
 const POLISHED: f64 = 1e-3;
 
+/// The longest gradient that it may leave, in as many, once its weights are rounded to 32 bits.
+pub const RESIDUAL_MAX: f64 = 0.02;
+
 const POLISHING_STEPS_MAX: u32 = 100;
 
 /// The minimum of the perturbed objective, from a trained network on.
 ///
 /// # Errors
-/// When the watcher cancels.
+/// When the watcher cancels, or the gradient that is left is longer than [`RESIDUAL_MAX`].
 ///
 /// # Panics
 /// When the network is not linear, or the noise is another one's.
@@ -111,14 +114,24 @@ pub fn polish(
     rows: &Examples,
     perturbation: &Perturbation,
     watch: &dyn Watch,
-) -> Result<Network, Cancelled> {
+) -> Result<Network, TrainingError> {
     assert!(network.spec().is_linear(), "a linear network");
     let objective = Objective::new(rows, network.classes(), perturbation);
     let weights = network.parameters();
-    let residual = POLISHED * perturbation.spec.sigma;
+    let sigma = perturbation.spec.sigma;
     let start = theta_of(&weights);
-    let minimum = objective.minimise(start, residual, POLISHING_STEPS_MAX, watch)?;
-    Ok(network.with_parameters(&with_theta(weights, &minimum.theta)))
+    let minimum = objective
+        .minimise(start, POLISHED * sigma, POLISHING_STEPS_MAX, watch)
+        .map_err(|_| TrainingError::Cancelled)?;
+    let weights = with_theta(weights, &minimum.theta);
+    let (residual, residual_max) =
+        (norm(&objective.gradient(&theta_of(&weights)).1), RESIDUAL_MAX * sigma);
+    // A NaN is within no bound.
+    if residual <= residual_max {
+        Ok(network.with_parameters(&weights))
+    } else {
+        Err(TrainingError::NotPolished { residual, residual_max })
+    }
 }
 
 impl<'a> Objective<'a> {
@@ -330,8 +343,13 @@ fn add_scaled(sum: &mut [f64], factor: f64, other: &[f64]) {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
-    use crate::domain::watch::Unwatched;
+    use crate::domain::{
+        network::{LayerSpec, NetworkSpec},
+        watch::Unwatched,
+    };
     use crate::nn::fixture::few_digits;
 
     fn perturbation(count: usize) -> Perturbation {
@@ -381,6 +399,27 @@ mod tests {
             let difference = (slope_above[at] - slope_below[at]) / (2.0 * step);
             assert!((product - difference).abs() < 1e-5 * norm(&slope_above), "{at}");
         }
+    }
+
+    #[test]
+    fn a_polish_that_leaves_too_long_a_gradient_has_failed() {
+        let rows = few_digits(700, 1);
+        let layers = vec![LayerSpec::Linear(10)];
+        let spec = NetworkSpec { input: rows.shape.clone(), layers };
+        let network = Network::init(&spec, 1, &Device::flex()).unwrap();
+        let count = theta_of(&network.parameters()).len();
+        let polished = |sigma| -> Result<f64, TrainingError> {
+            let perturbation =
+                Perturbation::draw(PerturbationSpec { l2: 1.0, sigma }, count, [1; 32]);
+            let objective = Objective::new(&rows, 10, &perturbation);
+            let network = polish(&network, &rows, &perturbation, &Unwatched)?;
+            Ok(norm(&objective.gradient(&theta_of(&network.parameters())).1))
+        };
+        assert!(polished(1.0).unwrap() <= RESIDUAL_MAX);
+        // Rounding to 32 bits alone leaves more than so little noise allows.
+        let error = polished(1e-9).unwrap_err();
+        assert!(matches!(error, TrainingError::NotPolished { .. }), "{error}");
+        assert!(error.to_string().contains("`sigma`"), "{error}");
     }
 
     #[test]

@@ -33,6 +33,12 @@ pub enum TrainingError {
          {learning_rate}), or look for outsized values among the features"
     )]
     NotFinite { loss: f64, epoch: u32, learning_rate: f64 },
+    #[error(
+        "the minimum of the perturbed objective is not reached: the gradient that is left is \
+         {residual:.3e} long, and may be {residual_max:.3e}; raise the method's `sigma` (of a new \
+         model), or look for outsized values among the features"
+    )]
+    NotPolished { residual: f64, residual_max: f64 },
 }
 
 /// How often progress is told, in steps.

@@ -19,13 +19,8 @@ use crate::{
     },
     fail_point,
     nn::{
-        convex::polish,
-        cross_fitting::cross_fit,
-        device::DeviceKind,
-        network::Network,
-        prediction,
-        training::{self, TrainingError},
-        weights,
+        convex::polish, cross_fitting::cross_fit, device::DeviceKind, network::Network, prediction,
+        training, weights,
     },
     store::{Claimed, NewVersion, Publication},
 };
@@ -154,8 +149,7 @@ impl Fitted {
                 return Err(JobError::NotLinear);
             }
             let perturbation = perturbed.draw(&plan.service_key, model.id, &spec)?;
-            network = polish(&network, &rows, &perturbation, watch)
-                .map_err(|_| TrainingError::Cancelled)?;
+            network = polish(&network, &rows, &perturbation, watch)?;
         }
         Ok(Self { network, spec, encoder, rows })
     }

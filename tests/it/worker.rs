@@ -11,7 +11,7 @@ use forgetd::{
         deletion::{DeletionRequest, DeletionState, Guarantee},
         features::Features,
         identity::ServiceKey,
-        job::JobKind,
+        job::{JobKind, JobState},
         model::{Model, SettlementPolicy},
         sample::{NewSample, Split},
         version::Cause,
@@ -28,6 +28,7 @@ use forgetd::{
     },
     worker::{Worker, WorkerOptions},
 };
+use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -180,7 +181,7 @@ impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
     }
 
     fn parameters(&self) -> serde_json::Value {
-        serde_json::json!({})
+        json!({})
     }
 
     fn retained_rows_max(&self) -> Option<usize> {
@@ -193,7 +194,7 @@ impl<F: Fn(&Task<'_>) -> Updated + Send + Sync> Update for Made<F> {
 }
 
 pub fn unchanged(task: &Task<'_>) -> Updated {
-    let details = serde_json::json!({});
+    let details = json!({});
     Updated { network: task.network.clone(), details }
 }
 
@@ -356,7 +357,7 @@ async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Le
     let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
     let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
     assert_eq!(causes, [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
-    let training = serde_json::json!(versions[2].job_id);
+    let training = json!(versions[2].job_id);
     for version in &versions {
         assert_eq!(version.method["perturbation"]["training"], training);
         assert_eq!(version.method["perturbation"]["sigma"], 1.0);
@@ -364,9 +365,11 @@ async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Le
     let used = versions[0].method["details"]["budget_used"].as_f64().unwrap();
     assert!((0.0..0.1).contains(&used), "{used}");
 
-    // Noise so faint that rounding alone breaks through it.
-    (model.id, model.name) = (new_id(), "faint".parse().unwrap());
-    model.policy.method_parameters.insert("sigma".into(), serde_json::json!(1e-9));
+    // One step does not come near enough to the minimum.
+    (model.id, model.name) = (new_id(), "hasty".parse().unwrap());
+    let hasty = [("sigma", json!(0.002)), ("epsilon", json!(0.2)), ("steps_max", json!(1))];
+    let parameters = hasty.map(|(name, value)| (name.to_owned(), value));
+    model.policy.method_parameters.extend(parameters);
     train(ledger, &model, &clock).await;
     let id = forget(ledger, &model, 0, &clock).await;
     request_fits(ledger, id, "the request is settled", |request| {
@@ -376,5 +379,20 @@ async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Le
     let evidence = ledger.store.deletion(id).await.unwrap().unwrap().evidence.unwrap();
     let why = evidence["gate_failure"].to_string();
     assert!(why.contains("epsilon and delta"), "{why}");
+
+    // Noise so faint that a training's own rounding breaks through it: nothing is published.
+    (model.id, model.name) = (new_id(), "faint".parse().unwrap());
+    model.policy.method_parameters.clear();
+    model.policy.method_parameters.insert("sigma".into(), json!(1e-9));
+    assert_eq!(ledger.store.create_model(&model).await.unwrap(), CreateModel::Created);
+    ledger.ingest(&model, &(0..60).map(learnable).collect::<Vec<_>>()).await;
+    let job_id = new_id();
+    let enqueued = ledger.store.enqueue_job(job_id, model.id, JobKind::Training, clock.now());
+    enqueued.await.unwrap();
+    let job = async || ledger.store.job(job_id).await.unwrap().unwrap();
+    let failed = eventually("the training fails", job, |it| it.state == JobState::Failed).await;
+    let why = failed.reason.unwrap();
+    assert!(why.contains("gradient") && why.contains("sigma"), "{why}");
+    assert!(ledger.store.current_version(model.id).await.unwrap().is_none());
     worker.end().await;
 }
