@@ -37,7 +37,7 @@ impl Fisher {
     /// Names the first parameter outside its range.
     pub fn validate(&self) -> Result<(), RangeError> {
         let (noise, least) = (self.noise, self.information_min);
-        check((0.0..=1e3).contains(&noise), "noise", noise, "0 to 1000")?;
+        check(noise > 0.0 && noise <= 1e3, "noise", noise, "above 0 and at most 1000")?;
         check(least > 0.0 && least <= 1.0, "information_min", least, "above 0 and at most 1")?;
         check(self.rows_max > 0, "rows_max", self.rows_max, "at least 1")
     }

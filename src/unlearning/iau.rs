@@ -115,11 +115,12 @@ impl Iau {
         let (weight, certain) = (self.forget_weight, self.certain_weight);
         check(rate > 0.0 && rate <= 1.0, "learning_rate", rate, "above 0 and at most 1")?;
         check(rows > 0, "rows_per_step", rows, "at least 1")?;
-        check((0.0..=1e6).contains(&weight), "forget_weight", weight, "0 to 1e6")?;
+        check(weight > 0.0 && weight <= 1e6, "forget_weight", weight, "above 0 and at most 1e6")?;
         check((0.0..=1.0).contains(&own), "own_share", own, "0 to 1")?;
         check((0.0..=1.0).contains(&correction), "correction", correction, "0 to 1")?;
         check(pool > 0, "retained_rows_max", pool, "at least 1")?;
         check(certain > 0.0 && certain <= 1e6, "certain_weight", certain, "above 0 to 1e6")?;
+        check(self.steps_min > 0, "steps_min", self.steps_min, "at least 1")?;
         check(self.steps_max > 0, "steps_max", self.steps_max, "at least 1")
     }
 

@@ -299,6 +299,10 @@ mod tests {
             ("iau", serde_json::json!({"learning_rate": "high"}), "high"),
             ("iau", serde_json::json!({"learning_rate": -1.0}), "learning_rate"),
             ("iau", serde_json::json!({"rows_per_step": 0}), "rows_per_step"),
+            // What would forget nothing.
+            ("iau", serde_json::json!({"steps_min": 0, "visits": 0}), "steps_min"),
+            ("iau", serde_json::json!({"forget_weight": 0.0}), "forget_weight"),
+            ("fisher", serde_json::json!({"noise": 0.0}), "noise"),
             ("iau-reference", serde_json::json!({"epsilon": 0.0}), "epsilon"),
             ("retrain", serde_json::json!({"steps": 3}), "steps"),
             ("amnesia", serde_json::json!({}), "amnesia"),
