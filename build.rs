@@ -1,4 +1,4 @@
-//! Fingerprints of the code that decides results: `forgetd evaluate` keeps trained models and
+//! Fingerprint of the code that decides results: `forgetd evaluate` keeps trained models and
 //! measured figures between runs, and may use them again only where the same code made them.
 //!
 //! Says also that migrations are part of the program, which Cargo cannot know of new ones.
@@ -12,23 +12,23 @@ use std::{
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=migrations");
-    let training = ["src/nn"];
-    let figures = ["src/nn", "src/unlearning", "src/evaluation"];
-    println!("cargo:rustc-env=FORGETD_TRAINING_CODE={}", fingerprint(&training)?);
-    println!("cargo:rustc-env=FORGETD_FIGURES_CODE={}", fingerprint(&figures)?);
+    println!("cargo:rustc-env=FORGETD_RESULTS_CODE={}", fingerprint()?);
     Ok(())
 }
 
-fn fingerprint(folders: &[&str]) -> io::Result<String> {
-    let mut hasher = DefaultHasher::new();
-    for folder in folders {
+/// Of the code, and of which dependencies it is compiled with.
+fn fingerprint() -> io::Result<String> {
+    let mut paths = vec![PathBuf::from("Cargo.lock")];
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    for folder in ["src/nn", "src/unlearning", "src/evaluation"] {
         println!("cargo:rerun-if-changed={folder}");
-        let mut paths = sources(Path::new(folder))?;
-        paths.sort();
-        for path in paths {
-            path.hash(&mut hasher);
-            fs::read(&path)?.hash(&mut hasher);
-        }
+        paths.extend(sources(Path::new(folder))?);
+    }
+    paths.sort();
+    let mut hasher = DefaultHasher::new();
+    for path in paths {
+        path.hash(&mut hasher);
+        fs::read(&path)?.hash(&mut hasher);
     }
     Ok(format!("{:016x}", hasher.finish()))
 }

@@ -20,7 +20,7 @@ use crate::{
         network::{Architecture, NetworkSpec},
         watch::Watch,
     },
-    nn::prediction::log_probabilities,
+    nn::{device::DeviceKind, prediction::log_probabilities},
 };
 
 #[derive(Clone, Debug)]
@@ -34,10 +34,16 @@ pub struct Case {
     pub reference_models: usize,
     pub retained_measured_max: usize,
     pub methods: Vec<MethodSpec>,
+    pub device: DeviceKind,
 }
 
-/// Seeds of the retrainings follow the case's by so much at least, so that none is another's.
+/// From here on are the seeds of retrainings, so many for each case's; a case's is below 2^32.
+const RETRAINING_SEEDS: u64 = 1 << 48;
 const SEED_STRIDE: u64 = 1_000;
+
+/// From here on are those of reference models: a model whose seed is a case's would share its draws,
+/// such as the noise, with a network that it judges.
+const REFERENCE_SEEDS: u64 = 1 << 49;
 
 impl Case {
     /// The network for the data set.
@@ -130,7 +136,7 @@ impl Case {
     /// The same recipe with other seeds, without what is deleted.
     pub fn retrained(&self, deleted: &[usize]) -> Vec<Training> {
         let set = self.set(deleted).without(deleted);
-        let first = self.seed * SEED_STRIDE + 1;
+        let first = RETRAINING_SEEDS + self.seed * SEED_STRIDE;
         let seeds = (first..).take(self.retrainings);
         seeds.map(|seed| self.training(set.clone(), seed)).collect()
     }
@@ -168,7 +174,7 @@ impl Case {
         let models = self.reference_models;
         let reference = |model| Reference {
             dataset: self.dataset.clone(),
-            plan: self.plan(model as u64),
+            plan: self.plan(REFERENCE_SEEDS + model as u64),
             model,
             models,
         };
@@ -196,6 +202,32 @@ impl Case {
 
     fn plan(&self, seed: u64) -> Plan {
         let recipe = Recipe { seed, ..self.network.recipe.clone() };
-        Plan { spec: self.spec.clone(), recipe, perturbation: self.network.perturbation }
+        let (spec, perturbation) = (self.spec.clone(), self.network.perturbation);
+        Plan { spec, recipe, perturbation, device: self.device }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluation::fixture::case;
+
+    #[test]
+    fn no_two_networks_share_a_seed() {
+        let mut seeds = BTreeSet::new();
+        let seed_of = |plan: &Plan| plan.recipe.seed;
+        for seed in [0, 1, 15, 1_000, (1 << 32) - 1] {
+            let case = Case { seed, ..case() };
+            assert!(seeds.insert(seed_of(&case.base(&[]).plan)), "{seed}");
+            for training in case.retrained(&[]) {
+                assert!(seeds.insert(seed_of(&training.plan)), "{seed}");
+            }
+        }
+        // These are the same whatever the case.
+        let references = case().references();
+        assert_eq!(references.len(), 4);
+        for reference in references {
+            assert!(seeds.insert(seed_of(&reference.plan)), "reference {}", reference.model);
+        }
     }
 }

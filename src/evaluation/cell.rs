@@ -9,7 +9,7 @@ use super::{
     error::{EvaluationError, Failure},
     figure::Figures,
     fitting::Fitting,
-    library::Library,
+    library::{CODE, Library},
     storage::{self, Storage},
     suite::{Contender, MethodSpec},
 };
@@ -17,9 +17,6 @@ use crate::{
     clock::Clock,
     domain::{chain::Chain, watch::Watch},
 };
-
-/// Digest of the code that measures, and of the methods'; another code gives other results.
-pub const CODE: &str = env!("FORGETD_FIGURES_CODE");
 
 /// The name under which the retrained networks' own figures stand: the floor.
 pub const RETRAIN: &str = "retrain";

@@ -2,8 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{data::Dataset, suite::DatasetSpec};
-use crate::domain::network::{LayerSpec, NetworkSpec};
+use serde_json::json;
+
+use super::{
+    case::Case,
+    data::Dataset,
+    suite::{DatasetSpec, DeletionSpec, Draw, NetworkEntry},
+};
+use crate::{
+    domain::network::{LayerSpec, NetworkSpec},
+    nn::device::DeviceKind,
+};
 
 /// One hidden layer over images, ten classes.
 pub fn network(dataset: &Dataset, hidden: usize) -> NetworkSpec {
@@ -27,4 +36,33 @@ pub fn digits() -> Arc<Dataset> {
         seed: 0,
     };
     Arc::new(Dataset::load(&spec, None, None).unwrap())
+}
+
+/// A network that is to forget three of the digits.
+pub fn case() -> Case {
+    let dataset = digits();
+    Case {
+        network: NetworkEntry {
+            name: "mlp".into(),
+            architecture: serde_json::from_value(json!({"preset": "mlp"})).unwrap(),
+            recipe: serde_json::from_value(json!({})).unwrap(),
+            perturbation: None,
+        },
+        spec: network(&dataset, 8),
+        deletion: DeletionSpec {
+            name: "three".into(),
+            draw: Draw::Random,
+            rows: Some(3),
+            share: None,
+            requests: 1,
+            alone: false,
+        },
+        seed: 4,
+        retrainings: 2,
+        reference_models: 4,
+        retained_measured_max: 100,
+        methods: Vec::new(),
+        device: DeviceKind::Flex,
+        dataset,
+    }
 }

@@ -9,20 +9,29 @@ use super::{
     suite::{MethodSpec, Suite},
     timing::Timed,
 };
-use crate::domain::watch::{Progress, Watch};
+use crate::{
+    domain::watch::{Progress, Watch},
+    nn::device::DeviceKind,
+};
 
 /// Data sets in memory, each size of each once.
 pub struct Shelf<'a> {
     suite: &'a Suite,
     /// Where the suite's files are.
     folder: Option<&'a Path>,
+    device: DeviceKind,
     watch: &'a dyn Watch,
     loaded: BTreeMap<(String, Option<usize>), Arc<Dataset>>,
 }
 
 impl<'a> Shelf<'a> {
-    pub fn new(suite: &'a Suite, folder: Option<&'a Path>, watch: &'a dyn Watch) -> Self {
-        Self { suite, folder, watch, loaded: BTreeMap::new() }
+    pub fn new(
+        suite: &'a Suite,
+        folder: Option<&'a Path>,
+        device: DeviceKind,
+        watch: &'a dyn Watch,
+    ) -> Self {
+        Self { suite, folder, device, watch, loaded: BTreeMap::new() }
     }
 
     fn take(
@@ -58,7 +67,7 @@ impl<'a> Shelf<'a> {
                     methods: experiment.methods.as_deref(),
                     seeds: experiment.seeds.as_ref().unwrap_or(&self.suite.seeds),
                 };
-                for case in grid.cases(self.suite, &dataset)? {
+                for case in grid.cases(self.suite, &dataset, self.device)? {
                     merge(&mut cases, case);
                 }
             }
@@ -84,7 +93,8 @@ impl<'a> Shelf<'a> {
                     methods: timing.methods.as_deref(),
                     seeds: self.suite.seeds.get(..1).unwrap_or(&[]),
                 };
-                timed.extend(grid.cases(self.suite, &dataset)?.into_iter().map(|case| Timed {
+                let cases = grid.cases(self.suite, &dataset, self.device)?;
+                timed.extend(cases.into_iter().map(|case| Timed {
                     case: Case { retrainings: 0, reference_models: 0, ..case },
                     repeats: timing.repeats,
                     processor: processor.to_owned(),
@@ -105,7 +115,12 @@ struct Grid<'a> {
 }
 
 impl Grid<'_> {
-    fn cases(&self, suite: &Suite, dataset: &Arc<Dataset>) -> Result<Vec<Case>, EvaluationError> {
+    fn cases(
+        &self,
+        suite: &Suite,
+        dataset: &Arc<Dataset>,
+        device: DeviceKind,
+    ) -> Result<Vec<Case>, EvaluationError> {
         let methods: Vec<MethodSpec> = match self.methods {
             Some(labels) => {
                 labels.iter().filter_map(|label| suite.method(label)).cloned().collect()
@@ -126,6 +141,7 @@ impl Grid<'_> {
                     reference_models: suite.reference_models,
                     retained_measured_max: suite.retained_measured_max,
                     methods: methods.clone(),
+                    device,
                 }));
             }
         }

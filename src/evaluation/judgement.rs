@@ -11,7 +11,8 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     pub figure: Figure,
-    /// The distance to the floor: a difference, for divergences the ratio.
+    /// The distance to the floor of the seeds that the method has: a difference, for divergences
+    /// the ratio. Infinite where the method has no such figure.
     pub distance: f64,
     /// What the distance may be, in size.
     pub limit: f64,
@@ -40,23 +41,27 @@ pub fn bars(row: &Row, floor: &Row) -> Vec<Bar> {
 const ROUNDING: f64 = 1e-9;
 
 fn bar(row: &Row, floor: &Row, figure: Figure) -> Option<Bar> {
-    let (own, at_floor) = (row.figures.get(&figure)?, floor.figures.get(&figure)?);
-    let gap = || row.gaps.get(&figure).map(|gap| gap.mean);
+    let at_floor = floor.figures.get(&figure)?;
+    let pair = row.figures.get(&figure).zip(row.gaps.get(&figure));
+    let gap = pair.map_or(f64::INFINITY, |(_, gap)| gap.mean);
+    // A method that failed on some seeds is held to the floor of the others.
+    let ratio = pair.map_or(f64::INFINITY, |(own, gap)| own.mean / (own.mean - gap.mean));
     let (distance, limit) = match figure {
         Figure::AccuracyForgotten | Figure::AccuracyTest => {
-            (gap()?, at_floor.half_width.unwrap_or(0.0).max(0.01))
+            (gap, at_floor.half_width.unwrap_or(0.0).max(0.01))
         }
-        Figure::AttackAuc => (gap()?, 0.02),
-        Figure::LiraTpr => (gap()?, 0.01),
-        Figure::DivergenceForgotten => (own.mean / at_floor.mean, 1.25),
-        Figure::DivergenceTest => (own.mean / at_floor.mean, 1.1),
+        Figure::AttackAuc => (gap, 0.02),
+        Figure::LiraTpr => (gap, 0.01),
+        Figure::DivergenceForgotten => (ratio, 1.25),
+        Figure::DivergenceTest => (ratio, 1.1),
         _ => return None,
     };
     Some(Bar { figure, distance, limit, is_met: distance.abs() <= limit + ROUNDING })
 }
 
 /// For each method of the table its mean rank over the bars' figures, 1 being the nearest to the
-/// floor and ties sharing their ranks; `None` for a method without figures.
+/// floor and ties sharing their ranks; a figure that a method lacks is the furthest. `None` for a
+/// method without figures.
 pub fn mean_ranks(table: &Table) -> Vec<Option<f64>> {
     let bars: Vec<Vec<Bar>> = table.methods.iter().map(|row| bars(row, &table.floor)).collect();
     let distance = |method: usize, figure: Figure| -> Option<f64> {
@@ -80,7 +85,8 @@ pub fn mean_ranks(table: &Table) -> Vec<Option<f64>> {
         .map(|method| {
             let ranks: Vec<f64> =
                 JUDGED.into_iter().filter_map(|figure| rank(method, figure)).collect();
-            (!ranks.is_empty()).then(|| ranks.iter().sum::<f64>() / ranks.len() as f64)
+            let has_some = !table.methods[method].figures.is_empty() && !ranks.is_empty();
+            has_some.then(|| ranks.iter().sum::<f64>() / ranks.len() as f64)
         })
         .collect()
 }
@@ -137,7 +143,11 @@ mod tests {
                 (Figure::DivergenceForgotten, divergence),
                 (Figure::AccuracyTest, accuracy),
             ];
-            let gaps = [(Figure::AttackAuc, auc - 0.51), (Figure::AccuracyTest, accuracy - 0.9)];
+            let gaps = [
+                (Figure::AttackAuc, auc - 0.51),
+                (Figure::DivergenceForgotten, divergence - 0.2),
+                (Figure::AccuracyTest, accuracy - 0.9),
+            ];
             row("own", &figures, &gaps)
         };
         let met =
@@ -150,12 +160,33 @@ mod tests {
     }
 
     #[test]
-    fn ranks_are_by_the_distance_and_ties_share_them() {
-        let floor = row("retrain", &[(Figure::AttackAuc, 0.5)], &[]);
-        let method = |label: &str, auc: f64| {
-            row(label, &[(Figure::AttackAuc, auc)], &[(Figure::AttackAuc, auc - 0.5)])
-        };
-        let table = Table {
+    fn divergences_are_held_to_the_floor_of_the_methods_own_seeds() {
+        let floor = row("retrain", &[(Figure::DivergenceForgotten, 0.2)], &[]);
+        // It failed where the floor is 0.1, and has 0.33 where that is 0.3.
+        let figures = [(Figure::DivergenceForgotten, 0.33)];
+        let own = row("own", &figures, &[(Figure::DivergenceForgotten, 0.03)]);
+        let bar = bars(&own, &floor)[0];
+        assert!(bar.is_met && (bar.distance - 1.1).abs() < 1e-9, "{bar:?}");
+    }
+
+    #[test]
+    fn a_figure_that_a_method_lacks_is_a_bar_that_it_misses() {
+        let both = [(Figure::AttackAuc, 0.5), (Figure::DivergenceTest, 0.2)];
+        let table = table(
+            row("retrain", &both, &[]),
+            vec![
+                row("whole", &both, &both.map(|(figure, _)| (figure, 0.0))),
+                row("half", &both[..1], &[(Figure::AttackAuc, 0.0)]),
+            ],
+        );
+        let met = |row| bars(row, &table.floor).iter().map(|it| it.is_met).collect::<Vec<_>>();
+        assert_eq!(met(&table.methods[0]), [true, true]);
+        assert_eq!(met(&table.methods[1]), [true, false]);
+        assert_eq!(mean_ranks(&table), [Some(1.25), Some(1.75)]);
+    }
+
+    fn table(floor: Row, methods: Vec<Row>) -> Table {
+        Table {
             dataset: "d".into(),
             network: "n".into(),
             deletion: "x".into(),
@@ -165,13 +196,25 @@ mod tests {
             alone: false,
             seeds: vec![1, 2],
             floor,
-            methods: vec![
+            methods,
+        }
+    }
+
+    #[test]
+    fn ranks_are_by_the_distance_and_ties_share_them() {
+        let floor = row("retrain", &[(Figure::AttackAuc, 0.5)], &[]);
+        let method = |label: &str, auc: f64| {
+            row(label, &[(Figure::AttackAuc, auc)], &[(Figure::AttackAuc, auc - 0.5)])
+        };
+        let table = table(
+            floor,
+            vec![
                 method("far", 0.25),
                 method("near", 0.53125),
                 method("as near", 0.46875),
                 row("failed", &[], &[]),
             ],
-        };
+        );
         assert_eq!(mean_ranks(&table), [Some(3.0), Some(1.5), Some(1.5), None]);
     }
 }

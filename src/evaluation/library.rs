@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use burn::tensor::Device;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::json;
 
@@ -32,12 +31,12 @@ use crate::{
     unlearning::evidence::confidence,
 };
 
-/// Digest of the code that trains; another code makes other models.
-const CODE: &str = env!("FORGETD_TRAINING_CODE");
+/// Digest of the code that trains, of the methods', and of the code that measures; another code makes
+/// other models and gives other results.
+pub const CODE: &str = env!("FORGETD_RESULTS_CODE");
 
 pub struct Library {
     storage: Storage,
-    device: Device,
 }
 
 /// What decides a model.
@@ -101,12 +100,8 @@ impl Reference {
 }
 
 impl Library {
-    pub fn new(storage: Storage, device: Device) -> Self {
-        Self { storage, device }
-    }
-
-    pub fn device(&self) -> &Device {
-        &self.device
+    pub fn new(storage: Storage) -> Self {
+        Self { storage }
     }
 
     pub fn network(
@@ -116,13 +111,14 @@ impl Library {
     ) -> Result<Network, EvaluationError> {
         let path = self.storage.place("models", &training.key(), "safetensors");
         if let Some(bytes) = storage::read(&path)? {
-            return from_safetensors(&training.plan.spec, &bytes, &self.device)
+            let Plan { spec, device, .. } = &training.plan;
+            return from_safetensors(spec, &bytes, &device.device())
                 .map_err(|source| EvaluationError::Weights { path, source: Box::new(source) });
         }
         let examples = training.set.examples();
         let network = training
             .plan
-            .train(&examples, &self.device, watch)
+            .train(&examples, watch)
             .map_err(|error| failed(&training.set.dataset.name, error))?;
         storage::write(&path, &to_safetensors(&network))?;
         Ok(network)
@@ -140,10 +136,10 @@ impl Library {
             let mut take = |name: &str| tensors.remove(name).unwrap_or_default();
             return Ok(OutOfFold { train: take("train"), holdout: take("holdout") });
         }
-        let Training { set, plan: Plan { spec, recipe, .. } } = training;
-        let folds =
-            cross_fit(spec, &set.examples(), &set.dataset.holdout, recipe, &self.device, watch)
-                .map_err(|error| failed(&set.dataset.name, error))?;
+        let Training { set, plan: Plan { spec, recipe, device, .. } } = training;
+        let (examples, device) = (set.examples(), device.device());
+        let folds = cross_fit(spec, &examples, &set.dataset.holdout, recipe, &device, watch)
+            .map_err(|error| failed(&set.dataset.name, error))?;
         write_tensors(&path, &[("train", &folds.train), ("holdout", &folds.holdout)])?;
         Ok(folds)
     }
@@ -164,7 +160,7 @@ impl Library {
         let examples = pool.select(&rows);
         let network = reference
             .plan
-            .train(&examples, &self.device, watch)
+            .train(&examples, watch)
             .map_err(|error| failed(&reference.dataset.name, error))?;
         #[expect(clippy::cast_possible_truncation, reason = "predictions have no more digits")]
         let confidences: Vec<f32> = confidences(&log_probabilities(&network, &pool), &pool.labels)
@@ -239,11 +235,12 @@ mod tests {
     use super::*;
     use crate::{
         domain::watch::{Progress, Unwatched},
-        evaluation::fixture::{digits, network},
+        evaluation::fixture::{case, digits, network},
+        nn::device::DeviceKind,
     };
 
     fn library(folder: &Path) -> Library {
-        Library::new(Storage::new(folder), Device::flex())
+        Library::new(Storage::new(folder))
     }
 
     /// Lets nothing be trained.
@@ -265,6 +262,7 @@ mod tests {
             spec: network(&dataset, 8),
             recipe: Recipe { epochs: 2, folds: 2, seed: 5, ..Recipe::default() },
             perturbation: None,
+            device: DeviceKind::Flex,
         };
         let training = Training { plan, set: TrainingSet::all(dataset.clone()) };
         let first = library.network(&training, &Unwatched).unwrap().parameters();
@@ -282,6 +280,23 @@ mod tests {
         assert!(matches!(library.out_of_fold(&more, &Never), Err(EvaluationError::Stopped)));
     }
 
+    /// In the key of each: the code of all that decides it, and the device.
+    #[test]
+    fn keys_name_the_code_and_the_device() {
+        let case = case();
+        let training = case.base(&[]);
+        let reference = case.references().remove(0);
+        let cell = case.cell_key(None).unwrap();
+        for key in [training.key(), training.key_with_folds()["training"].clone(), reference.key()]
+        {
+            assert_eq!((&key["code"], &key["plan"]["device"]), (&json!(CODE), &json!("flex")));
+        }
+        assert_eq!(
+            (&cell["code"], &cell["case"]["plan"]["device"]),
+            (&json!(CODE), &json!("flex"))
+        );
+    }
+
     #[test]
     fn references_are_confident_on_what_they_saw() {
         let folder = tempfile::tempdir().unwrap();
@@ -290,6 +305,7 @@ mod tests {
             spec: network(&dataset, 32),
             recipe: Recipe { epochs: 40, learning_rate: 1e-2, ..Recipe::default() },
             perturbation: None,
+            device: DeviceKind::Flex,
         };
         let reference = Reference { plan, dataset: dataset.clone(), model: 1, models: 4 };
         let confidences = library.reference(&reference, &Unwatched).unwrap();

@@ -1,12 +1,12 @@
 //! How a model is trained, whatever it is trained on.
 
-use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::{
     domain::{examples::Examples, model::Recipe, network::NetworkSpec, watch::Watch},
     nn::{
         convex::{Perturbation, PerturbationSpec, polish, theta_of},
+        device::DeviceKind,
         network::Network,
         training::{TrainingError, train},
     },
@@ -19,23 +19,18 @@ pub struct Plan {
     /// Of the objective that a linear network is trained to the minimum of, where a method asks for
     /// that.
     pub perturbation: Option<PerturbationSpec>,
+    pub device: DeviceKind,
 }
 
 impl Plan {
     /// # Errors
-    /// As [`train`].
-    pub fn train(
-        &self,
-        examples: &Examples,
-        device: &Device,
-        watch: &dyn Watch,
-    ) -> Result<Network, TrainingError> {
-        let network = train(&self.spec, examples, &self.recipe, device, watch)?;
+    /// As [`train`] and [`polish`].
+    pub fn train(&self, examples: &Examples, watch: &dyn Watch) -> Result<Network, TrainingError> {
+        let device = self.device.device();
+        let network = train(&self.spec, examples, &self.recipe, &device, watch)?;
         match self.noise(&network) {
             None => Ok(network),
-            Some(noise) => {
-                polish(&network, examples, &noise, watch).map_err(|_| TrainingError::Cancelled)
-            }
+            Some(noise) => polish(&network, examples, &noise, watch),
         }
     }
 
@@ -69,14 +64,15 @@ mod tests {
 
     #[test]
     fn a_perturbed_objective_is_at_its_minimum_and_each_seed_has_its_noise() {
-        let (dataset, device) = (digits(), Device::flex());
+        let dataset = digits();
         let logistic: Architecture = serde_json::from_value(json!({"preset": "logistic"})).unwrap();
         let plan = |seed| Plan {
             spec: logistic.resolve(&dataset.train.shape, dataset.classes.len()).unwrap(),
             recipe: Recipe { epochs: 5, seed, ..Recipe::default() },
             perturbation: Some(PerturbationSpec { l2: 1.0, sigma: 1.0 }),
+            device: DeviceKind::Flex,
         };
-        let network = plan(1).train(&dataset.train, &device, &Unwatched).unwrap();
+        let network = plan(1).train(&dataset.train, &Unwatched).unwrap();
         let residual = |seed| {
             let noise = plan(seed).noise(&network).unwrap();
             let objective = Objective::new(&dataset.train, network.classes(), &noise);

@@ -7,7 +7,7 @@ use super::{
     crew::work_through,
     error::EvaluationError,
     grid::Shelf,
-    library::{Library, Reference, Training},
+    library::{CODE, Library, Reference, Training},
     report,
     storage::{self, Storage},
     suite::Suite,
@@ -37,9 +37,9 @@ pub fn run(
 ) -> Result<Summary, EvaluationError> {
     let started = (clock.now(), clock.monotonic());
     let storage = Storage::new(&options.out);
-    let library = Library::new(storage.clone(), options.device.device());
+    let library = Library::new(storage.clone());
     let machine = Machine::this(options.threads);
-    let mut shelf = Shelf::new(suite, options.data.as_deref(), watch);
+    let mut shelf = Shelf::new(suite, options.data.as_deref(), options.device, watch);
     let (cases, timed) = (shelf.cases()?, shelf.timed(&machine.processor)?);
     drop(shelf);
 
@@ -158,7 +158,7 @@ impl Machine {
             .lines()
             .find_map(|line| line.strip_prefix("model name")?.split(':').nth(1))
             .map_or_else(|| std::env::consts::ARCH.to_owned(), |name| name.trim().to_owned());
-        let program = format!("{} ({})", env!("CARGO_PKG_VERSION"), env!("FORGETD_FIGURES_CODE"));
+        let program = format!("{} ({})", env!("CARGO_PKG_VERSION"), CODE);
         Self { processor, threads, program }
     }
 }

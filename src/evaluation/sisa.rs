@@ -105,37 +105,7 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::evaluation::{
-        fixture::{digits, network},
-        suite::{DeletionSpec, Draw, NetworkEntry},
-    };
-
-    fn case() -> Case {
-        let dataset = digits();
-        Case {
-            network: NetworkEntry {
-                name: "mlp".into(),
-                architecture: serde_json::from_value(json!({"preset": "mlp"})).unwrap(),
-                recipe: serde_json::from_value(json!({})).unwrap(),
-                perturbation: None,
-            },
-            spec: network(&dataset, 8),
-            deletion: DeletionSpec {
-                name: "three".into(),
-                draw: Draw::Random,
-                rows: Some(3),
-                share: None,
-                requests: 1,
-                alone: false,
-            },
-            seed: 4,
-            retrainings: 2,
-            reference_models: 0,
-            retained_measured_max: 100,
-            methods: Vec::new(),
-            dataset,
-        }
-    }
+    use crate::evaluation::fixture::case;
 
     #[test]
     fn shards_share_the_rows_out() {

@@ -101,7 +101,7 @@ impl Timed {
                 continue;
             }
             let timed = match method {
-                None => self.time_retraining(&rows, library, clock, watch),
+                None => self.time_retraining(&rows, clock, watch),
                 Some(method) => self.time_method(method, &rows, library, clock, watch),
             };
             let (seconds, failure) = match timed {
@@ -146,12 +146,11 @@ impl Timed {
     fn time_retraining(
         &self,
         deleted: &[usize],
-        library: &Library,
         clock: &Clock,
         watch: &dyn Watch,
     ) -> Result<Vec<f64>, Failure> {
         let training = self.case.settled(deleted);
-        self.repeat(|| Ok(time_training(&training, library, clock, watch)?))
+        self.repeat(|| Ok(time_training(&training, clock, watch)?))
     }
 
     fn time_method(
@@ -164,7 +163,7 @@ impl Timed {
     ) -> Result<Vec<f64>, Failure> {
         let update = match spec.contender()? {
             Contender::Nothing => return Ok(Vec::new()),
-            Contender::Sisa(sisa) => return self.time_sisa(&sisa, deleted, library, clock, watch),
+            Contender::Sisa(sisa) => return self.time_sisa(&sisa, deleted, clock, watch),
             Contender::Update(update) => update,
         };
         let training = self.case.base_of(spec, deleted);
@@ -187,7 +186,6 @@ impl Timed {
         &self,
         sisa: &Sisa,
         deleted: &[usize],
-        library: &Library,
         clock: &Clock,
         watch: &dyn Watch,
     ) -> Result<Vec<f64>, Failure> {
@@ -196,7 +194,7 @@ impl Timed {
             for request in requests(deleted, &self.case.deletion) {
                 let (before, rows) = (request.before, request.rows);
                 for training in sisa.retrained(&self.case, deleted, before, rows) {
-                    seconds += time_training(&training, library, clock, watch)?;
+                    seconds += time_training(&training, clock, watch)?;
                 }
             }
             Ok(seconds / self.updates() as f64)
@@ -219,13 +217,12 @@ impl Timed {
 
 fn time_training(
     training: &Training,
-    library: &Library,
     clock: &Clock,
     watch: &dyn Watch,
 ) -> Result<f64, EvaluationError> {
     let examples = training.set.examples();
     let started = clock.monotonic();
-    training.plan.train(&examples, library.device(), watch).map_err(|error| match error {
+    training.plan.train(&examples, watch).map_err(|error| match error {
         TrainingError::Cancelled => EvaluationError::Stopped,
         source => EvaluationError::Training { what: RETRAIN.to_owned(), source: Box::new(source) },
     })?;

@@ -10,7 +10,9 @@ impl Suite {
     /// Names the first declaration that cannot be run.
     pub(super) fn check(&self) -> Result<(), EvaluationError> {
         let refuse = |problem: String| Err(EvaluationError::Suite(problem));
-        if self.seeds.is_empty() || self.seeds.iter().any(|seed| *seed >= 1 << 32) {
+        let of_experiments = self.experiments.iter().filter_map(|it| it.seeds.as_ref());
+        let mut seeds = of_experiments.chain([&self.seeds]);
+        if seeds.any(|seeds| seeds.is_empty() || seeds.iter().any(|seed| *seed >= 1 << 32)) {
             return refuse("`seeds` must name at least one, each below 2^32".into());
         }
         if self.retrainings < 2 {
@@ -202,6 +204,7 @@ mod tests {
         for (from, to, word) in [
             ("retrainings = 2", "retrainings = 1", "retrainings"),
             ("seeds = [1, 2]", "seeds = []", "seeds"),
+            ("networks = [\"mlp\"]", "networks = [\"mlp\"]\nseeds = [4294967296]", "2^32"),
             ("datasets = [\"digits\"]", "datasets = [\"mnist\"]", "mnist"),
             ("rows = 1", "share = 1.5", "share"),
             ("rows = 1\n", "rows = 1\nshare = 0.5\n", "either"),
