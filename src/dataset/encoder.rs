@@ -49,11 +49,11 @@ pub enum EncodingError {
         "row {row}, column {column:?}: the number lies too far from the values seen in training to \
          be a single-precision number"
     )]
-    TooFar { row: usize, column: String, found: f64 },
+    TooFar { row: usize, column: String },
     #[error("column {column:?}: the training values spread too far to be standardised")]
     Spread { column: String },
     #[error("row {row}: the label is not among the model's classes")]
-    UnknownLabel { row: usize, label: String },
+    UnknownLabel { row: usize },
 }
 
 impl Encoder {
@@ -110,10 +110,7 @@ impl Encoder {
     pub fn encode(&self, samples: &[StoredSample]) -> Result<Examples, EncodingError> {
         let classes: BTreeMap<_, _> = self.classes.iter().zip(0_u32..).collect();
         let class = |(row, sample): (usize, &StoredSample)| {
-            classes
-                .get(&sample.label)
-                .copied()
-                .ok_or_else(|| EncodingError::UnknownLabel { row, label: sample.label.clone() })
+            classes.get(&sample.label).copied().ok_or(EncodingError::UnknownLabel { row })
         };
         let features = || samples.iter().map(|sample| &sample.features);
         Ok(Examples {

@@ -4,8 +4,10 @@ use std::fmt::Display;
 
 /// How messages begin that quote a value, or a name that is not known, if only the path to it stands
 /// before them. All others are of words of ours.
-const QUOTING: [&str; 4] =
-    ["invalid type: ", "invalid value: ", "unknown field ", "unknown variant "];
+const QUOTING: [&str; 4] = ["invalid type: ", "invalid value: ", UNKNOWN_FIELD, "unknown variant "];
+
+/// Its path ends with the name that is not known.
+const UNKNOWN_FIELD: &str = "unknown field ";
 
 /// Before what is known, which stands last and is ours.
 const KNOWN: [&str; 2] = [", expected ", ", there are no "];
@@ -20,7 +22,8 @@ pub fn without_content(error: &impl Display) -> String {
     let known = KNOWN.iter().filter_map(|words| message.rfind(words)).max();
     match quote.zip(known) {
         Some((quote, known)) if quote < known => {
-            format!("{}{}", message[..quote].trim_end(), &message[known..])
+            let begin = if message[start..].starts_with(UNKNOWN_FIELD) { start } else { 0 };
+            format!("{}{}", message[begin..quote].trim_end(), &message[known..])
         }
         _ => message,
     }
@@ -84,6 +87,8 @@ mod tests {
 
     #[test]
     fn the_path_to_what_does_not_fit_stays() {
+        let unknown = without_content(&"alice: unknown field `alice`, expected `state`");
+        assert_eq!(unknown, "unknown field, expected `state`");
         let said =
             without_content(&"state: unknown variant `alice`, expected `queued` or `failed`");
         assert_eq!(said, "state: unknown variant, expected `queued` or `failed`");

@@ -187,9 +187,7 @@ mod tests {
         }
         let query = "/?alice%40example.org=1".parse().unwrap();
         let rejection = Query::<Body>::try_from_uri(&query).unwrap_err();
-        let said = root(&rejection);
-        assert!(said.ends_with("unknown field, expected `number`"), "{said}");
-        assert!(!said.contains("alice"), "{said}");
+        assert_eq!(root(&rejection), "unknown field, expected `number`");
     }
 
     #[test]

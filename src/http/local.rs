@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use axum::{
     extract::Request,
-    http::{HeaderName, Uri, header},
+    http::{HeaderName, Uri, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -22,10 +22,18 @@ pub async fn only(request: Request, next: Next) -> Response {
 fn is_local(request: &Request) -> bool {
     let named = |name: HeaderName| {
         request.headers().get_all(name).iter().all(|value| {
-            Uri::try_from(value.as_bytes()).is_ok_and(|uri| uri.host().is_some_and(is_loopback))
+            let uri = Uri::try_from(value.as_bytes());
+            uri.is_ok_and(|uri| uri.authority().is_some_and(is_here))
         })
     };
-    request.uri().host().is_none_or(is_loopback) && named(header::HOST) && named(header::ORIGIN)
+    request.uri().authority().is_none_or(is_here) && named(header::HOST) && named(header::ORIGIN)
+}
+
+/// Whether nothing but a loopback's name and perhaps a port is there.
+fn is_here(authority: &Authority) -> bool {
+    let host = authority.host();
+    let rest = authority.as_str().strip_prefix(host);
+    is_loopback(host) && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// Whether a name leads to the machine that it is used on, wherever that is.

@@ -128,8 +128,12 @@ async fn an_orderly_end_waits_for_answers_only() {
         (server.connect().await, server.connect().await, server.connect().await);
     ask(&mut idle).await;
     answered(&mut idle, "here").await;
-    let head = b"POST /length HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n";
+    let head =
+        b"POST /length HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n";
     busy.write_all(head).await.unwrap();
+    let mut begun = [0; 25];
+    timeout(PATIENCE, busy.read_exact(&mut begun)).await.expect("it is worked on").unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100 Continue\r\n\r\n");
     busy.write_all(b"x").await.unwrap();
     server.stopping.cancel();
     ended(idle).await;

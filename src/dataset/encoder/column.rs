@@ -94,7 +94,7 @@ impl ColumnEncoder {
                 let standard = standard as f32;
                 if !standard.is_finite() {
                     let column = self.name.clone();
-                    return Err(EncodingError::TooFar { row, column, found });
+                    return Err(EncodingError::TooFar { row, column });
                 }
                 encoded.push(standard);
             }
