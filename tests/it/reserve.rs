@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use forgetd::{
     clock::Clock,
     domain::{
-        deletion::DeletionState,
         model::Model,
         sample::{NewSample, Split},
     },
@@ -16,9 +15,7 @@ use forgetd::{
 use crate::{
     service::eventually,
     store::{Ledger, new_deletion, new_id, on_both, sample_target},
-    worker::{
-        Made, Running, forget, learnable, model_of, request_fits, train, train_on, unchanged,
-    },
+    worker::{Made, Running, completed, forget, learnable, model_of, train, train_on, unchanged},
 };
 
 on_both!(
@@ -64,8 +61,7 @@ async fn delete_ten(ledger: &Ledger, model: &Model, reserve_bytes_max: usize) ->
     train(ledger, model, &clock).await;
     for number in 0..10 {
         let id = forget(ledger, model, number, &clock).await;
-        let is_completed = |state| state == DeletionState::Completed;
-        request_fits(ledger, id, "it is completed", |it| is_completed(it.state)).await;
+        completed(ledger, id).await;
         let reserved = async || running.worker.reserved_samples().await;
         let is_full = |samples: &usize| (*samples > 16) == (reserve_bytes_max > 0);
         eventually("the reserve is read", reserved, is_full).await;
@@ -103,8 +99,7 @@ async fn delete_two(ledger: &Ledger, model: &Model, after: impl AsyncFnOnce()) -
     after().await;
     for number in [0, 1] {
         let id = forget(ledger, model, number, &clock).await;
-        let is_completed = |state| state == DeletionState::Completed;
-        request_fits(ledger, id, "it is completed", |it| is_completed(it.state)).await;
+        completed(ledger, id).await;
         let reserved = async || running.worker.reserved_samples().await;
         eventually("the reserve is read", reserved, |samples| *samples >= 2_064).await;
     }
@@ -147,10 +142,7 @@ async fn a_deletion_of_nothing_but_content_clears_the_reserve(ledger: &Ledger) {
 
     let deletion = new_deletion(&model, (40..60).map(sample_target).collect(), clock.now());
     ledger.accept(&deletion).await;
-    request_fits(ledger, deletion.id, "it is completed", |request| {
-        request.state == DeletionState::Completed
-    })
-    .await;
+    completed(ledger, deletion.id).await;
     let is_without = |samples: &usize| *samples + 20 == before;
     eventually("what was held out is gone from memory", reserved, is_without).await;
     running.end().await;

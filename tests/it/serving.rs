@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use forgetd::{
-    clock::Clock, domain::deletion::DeletionState, serving::registry::Unserved, store::Blobs,
-    unlearning,
-};
+use forgetd::{clock::Clock, serving::registry::Unserved, store::Blobs, unlearning};
 use tokio::task::yield_now;
 
 use crate::{
     store::{LEASE, Ledger, at, on_both},
-    worker::{Running, forget, model_of, replica, request_fits, train},
+    worker::{Running, completed, forget, model_of, replica, train},
 };
 
 on_both!(
@@ -60,10 +57,7 @@ async fn a_replica_that_was_counted_as_dead_answers_from_nothing_old(ledger: &Le
     clock.advance(LEASE * 2);
     assert_eq!(answering(), Err(Unserved::Fenced));
     let id = forget(ledger, &model, 0, &clock).await;
-    request_fits(ledger, id, "the deletion is completed past the dead replica", |request| {
-        request.state == DeletionState::Completed
-    })
-    .await;
+    completed(ledger, id).await;
     let current = ledger.store.current_version(model.id).await.unwrap().unwrap();
     blobs.remove(current.blob_name()).await.unwrap();
     replica.sync().await.unwrap();
@@ -91,10 +85,7 @@ async fn what_was_being_computed_when_a_replica_was_counted_as_dead_is_not_answe
 
     clock.advance(LEASE * 2);
     let id = forget(ledger, &model, 0, &clock).await;
-    request_fits(ledger, id, "the deletion is completed past the dead replica", |request| {
-        request.state == DeletionState::Completed
-    })
-    .await;
+    completed(ledger, id).await;
     worker.end().await;
     replica.sync().await.unwrap();
     let current = registry.get(&model.name).unwrap();

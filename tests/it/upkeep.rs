@@ -12,7 +12,7 @@ use forgetd::{
 use crate::{
     service::eventually,
     store::{Ledger, Raw, at, on_both},
-    worker::{Running, forget, model_of, request_fits, train},
+    worker::{Running, completed, forget, model_of, request_fits, train},
 };
 
 on_both!(weights_that_cannot_be_destroyed_keep_no_others);
@@ -83,6 +83,6 @@ async fn what_holds_up_the_removal_of_erased_rows_holds_up_completions_alone() {
     eventually("superseded weights are destroyed", superseded, |destroyed| *destroyed).await;
     request_fits(&ledger, id, "it waits", |it| it.state == DeletionState::Unlearning).await;
     vacuum.rollback().await.unwrap();
-    request_fits(&ledger, id, "it is completed", |it| it.state == DeletionState::Completed).await;
+    completed(&ledger, id).await;
     worker.end().await;
 }

@@ -14,7 +14,7 @@ use forgetd::{
         job::{JobKind, JobState},
         model::{Model, SettlementPolicy},
         sample::{NewSample, Split},
-        version::Cause,
+        version::{Cause, Version},
         watch::Watch,
     },
     nn::device::DeviceKind,
@@ -172,6 +172,16 @@ pub async fn request_fits(
     eventually(what, request, fits).await
 }
 
+pub async fn completed(ledger: &Ledger, id: Uuid) -> DeletionRequest {
+    let is_completed = |request: &DeletionRequest| request.state == DeletionState::Completed;
+    request_fits(ledger, id, "the request is completed", is_completed).await
+}
+
+/// What made each version, the newest first.
+fn causes(versions: &[Version]) -> Vec<Cause> {
+    versions.iter().map(|version| version.cause).collect()
+}
+
 /// A method that a test makes.
 pub struct Made<F>(pub F);
 
@@ -247,10 +257,8 @@ async fn a_panic_in_a_batch_fails_its_attempt_and_not_the_worker(ledger: &Ledger
         request_fits(ledger, id, "an attempt fails", |request| request.reason.is_some()).await;
     let reason = failed.reason.unwrap();
     assert!(reason.contains("panicked") && reason.contains("a defect"), "{reason}");
-    let completed = request_fits(ledger, id, "the next attempt completes it", |request| {
-        request.state == DeletionState::Completed
-    })
-    .await;
+    // By the next attempt.
+    let completed = completed(ledger, id).await;
     assert_eq!((completed.guarantee, completed.reason), (Some(Guarantee::Approximate), None));
     worker.end().await;
 }
@@ -302,8 +310,7 @@ async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
     })
     .await;
     let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
-    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
-    assert_eq!(causes, [Cause::Settled, Cause::Unlearned, Cause::Trained]);
+    assert_eq!(causes(&versions), [Cause::Settled, Cause::Unlearned, Cause::Trained]);
     let accuracy = |at: usize| versions[at].metrics.holdout_accuracy.unwrap();
     assert!(accuracy(2) > 0.9 && accuracy(1) < 0.1, "{versions:#?}");
     worker.end().await;
@@ -326,14 +333,10 @@ async fn an_update_is_compared_on_the_samples_that_it_drew(ledger: &Ledger) {
     train_on(ledger, &model, &clock, &(0..3_040).map(labelled).collect::<Vec<_>>()).await;
     for number in [0, 1] {
         let id = forget(ledger, &model, number, &clock).await;
-        request_fits(ledger, id, "the request is completed", |request| {
-            request.state == DeletionState::Completed
-        })
-        .await;
+        completed(ledger, id).await;
     }
     let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
-    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
-    assert_eq!(causes, [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
+    assert_eq!(causes(&versions), [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
     let [second, first, trained] = [0, 1, 2].map(|at: usize| versions[at].metrics);
     assert_eq!((trained.holdout_accuracy_exact, trained.accuracy_drop()), (None, None));
     for updated in [first, second] {
@@ -350,14 +353,10 @@ async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Le
     train(ledger, &model, &clock).await;
     for number in [0, 5] {
         let id = forget(ledger, &model, number, &clock).await;
-        request_fits(ledger, id, "the request is completed", |request| {
-            request.state == DeletionState::Completed
-        })
-        .await;
+        completed(ledger, id).await;
     }
     let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
-    let causes: Vec<_> = versions.iter().map(|version| version.cause).collect();
-    assert_eq!(causes, [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
+    assert_eq!(causes(&versions), [Cause::Unlearned, Cause::Unlearned, Cause::Trained]);
     let training = json!(versions[2].job_id);
     for version in &versions {
         assert_eq!(version.method["perturbation"]["training"], training);

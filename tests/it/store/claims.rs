@@ -75,13 +75,19 @@ async fn deletions_go_before_settlements(ledger: &Ledger) {
     assert_eq!(ledger.claim(at(21)).await.unwrap().job.kind, JobKind::Unlearning);
 }
 
-async fn a_job_that_stepped_aside_often_enough_goes_first(ledger: &Ledger) {
+/// Trained on eight samples.
+async fn a_model_that_steps_aside_once(ledger: &Ledger) -> Model {
     let mut model = super::model("m");
     let settlement = SettlementPolicy { preemptions_max: 1, ..SettlementPolicy::default() };
     model.policy = Policy { settlement, ..Policy::default() };
     ledger.store.create_model(&model).await.unwrap();
     ledger.ingest(&model, &samples(0..8, 8)).await;
     ledger.train(&model, at(10)).await;
+    model
+}
+
+async fn a_job_that_stepped_aside_often_enough_goes_first(ledger: &Ledger) {
+    let model = a_model_that_steps_aside_once(ledger).await;
     ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(11)).await.unwrap();
     let settlement = ledger.claim(at(12)).await.unwrap();
     ledger.delete(&model, vec![sample_target(0)], at(13)).await;
@@ -95,12 +101,7 @@ async fn a_job_that_stepped_aside_often_enough_goes_first(ledger: &Ledger) {
 /// A stream of deletions leaves no time in which nothing waits.
 async fn a_job_that_waited_for_an_hour_is_held_up_no_longer(ledger: &Ledger) {
     const HOUR: i64 = 3_600;
-    let mut model = super::model("m");
-    let settlement = SettlementPolicy { preemptions_max: 1, ..SettlementPolicy::default() };
-    model.policy = Policy { settlement, ..Policy::default() };
-    ledger.store.create_model(&model).await.unwrap();
-    ledger.ingest(&model, &samples(0..8, 8)).await;
-    ledger.train(&model, at(10)).await;
+    let model = a_model_that_steps_aside_once(ledger).await;
     let other = ledger.model("other").await;
     for (model, kind) in [(&model, JobKind::Settlement), (&other, JobKind::Training)] {
         ledger.store.enqueue_job(new_id(), model.id, kind, at(20)).await.unwrap();
