@@ -305,4 +305,6 @@ fn probabilities(network: &dyn Predict, rows: Vec<f32>) -> Result<Vec<f32>, Serv
 }
 
 #[cfg(test)]
+pub mod fixture;
+#[cfg(test)]
 mod tests;

@@ -76,8 +76,10 @@ pub(super) async fn erase_batch(tx: &mut Tx, job: &Job, now: Timestamp) -> Resul
              SELECT d.sample_id FROM deletion_requests r
                  JOIN deletion_samples d ON d.deletion_id = r.id
              WHERE r.batch_id = $1)",
-        "DELETE FROM sample_predictions WHERE sample_id IN (
-             SELECT d.sample_id FROM deletion_requests r
+        // Those too that no version has, or none yet.
+        "DELETE FROM sample_predictions WHERE (set_id, sample_id) IN (
+             SELECT sets.id, d.sample_id FROM deletion_requests r
+                 JOIN prediction_sets sets ON sets.model_id = r.model_id
                  JOIN deletion_samples d ON d.deletion_id = r.id
              WHERE r.batch_id = $1)",
     ] {

@@ -10,7 +10,6 @@ use crate::{
     },
     store::{
         Keyring, Store, StoreError,
-        sealing::write,
         sql::Sql,
         transaction::{Dialect, Tx, reading, writing},
         webhooks::reseal_secrets,
@@ -82,7 +81,7 @@ impl Store {
                 wrapped.push((sample_id, keyring.wrap(master, &key, owner)));
             }
             // A deletion may destroy some of them meanwhile; those stay destroyed.
-            write(tx, REWRAP, &wrapped).await?;
+            tx.query(REWRAP).bind_sealed(&wrapped).execute().await?;
             let last = wrapped.last().map(|(sample_id, _)| *sample_id);
             if last.is_none() {
                 reseal_secrets(tx, keyring).await?;

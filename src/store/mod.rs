@@ -38,6 +38,7 @@ mod master_key;
 mod models;
 mod outbox;
 mod postgres;
+mod predictions;
 mod publication;
 mod quotas;
 mod replicas;

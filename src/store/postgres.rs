@@ -290,16 +290,6 @@ async fn copy<const N: usize>(
     copied.await.map_err(|source| StoreError::of(tx.operation, source))
 }
 
-pub(super) async fn write_sealed(
-    tx: &mut Tx,
-    sql: Sql,
-    rows: &[(Uuid, impl AsRef<[u8]>)],
-) -> Result<u64, StoreError> {
-    let (ids, blobs): (Vec<_>, Vec<&[u8]>) =
-        rows.iter().map(|(id, blob)| (*id, blob.as_ref())).unzip();
-    tx.query(sql).array(ids).array(blobs).execute().await
-}
-
 pub(super) async fn insert_leaves(
     tx: &mut Tx,
     first_idx: i64,

@@ -8,7 +8,6 @@ use crate::{
         identity::Digest,
         job::{Job, JobKind, JobState, Lease},
         network::NetworkSpec,
-        sample::SamplePredictions,
         timestamp::Timestamp,
         version::{Cause, VersionMetrics},
     },
@@ -16,7 +15,6 @@ use crate::{
         Store, StoreError,
         erasure::{close_contributions, erase_batch},
         leases::hold,
-        sealing::{Keyring, insert_predictions},
         transaction::{Tx, writing},
     },
 };
@@ -41,15 +39,13 @@ pub struct Publication {
     pub now: Timestamp,
     /// Absent when a batch's samples are in no version: then they are only erased.
     pub version: Option<NewVersion>,
-    /// Predictions of every live sample, train and holdout, in place of all stored before; for
-    /// versions with an exact cause. Train samples among them are the version's contributors.
-    pub predictions: Option<Vec<SamplePredictions>>,
+    /// How many samples, train and holdout, have predictions staged under the lease, which take the
+    /// place of all before; for versions with an exact cause. Train samples among them are the
+    /// version's contributors.
+    pub predictions: Option<u64>,
     /// For batches.
     pub evidence: Option<serde_json::Value>,
 }
-
-/// Bounds the memory that one statement takes.
-const PREDICTIONS_PER_STATEMENT: usize = 1_000;
 
 impl Store {
     /// One fenced transaction: the version (epoch = parent + 1, or 1), contributions opened (exact
@@ -59,7 +55,12 @@ impl Store {
     /// every completed, unsettled request of the model (and the batch's own, once completed).
     /// Returns the epoch that is current afterwards, `None` if the model has no version.
     pub async fn publish(&self, publication: &Publication) -> Result<Option<u64>, StoreError> {
-        let keyring = self.keyring();
+        let staged = match &publication.version {
+            Some(version) if version.cause.is_exact() => {
+                Some(self.staged(&publication.lease, publication.predictions).await?)
+            }
+            _ => None,
+        };
         let published = writing!(self, "publish", async |tx| {
             let job = hold(tx, &publication.lease).await?;
             let sql = "SELECT current_epoch FROM models WHERE id = $1";
@@ -70,10 +71,8 @@ impl Store {
                 Some(version) => {
                     let epoch = current.map_or(1, |epoch| epoch + 1);
                     insert_version(tx, &job, version, epoch, publication.now).await?;
-                    if version.cause.is_exact() {
-                        let predictions = publication.predictions.as_deref().unwrap_or_default();
-                        replace_predictions(tx, keyring, job.model_id, predictions).await?;
-                        replace_contributors(tx, job.model_id, epoch).await?;
+                    if let Some(staged) = &staged {
+                        staged.adopt(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
                     }
                     Some(epoch)
@@ -101,7 +100,7 @@ impl Store {
             tx.wake();
             Ok(published.or(current))
         })?;
-        if publication.version.as_ref().is_some_and(|version| version.cause.is_exact()) {
+        if staged.is_some() {
             self.refresh_statistics("ANALYZE (SKIP_LOCKED) sample_predictions, contributions")
                 .await;
         }
@@ -163,64 +162,6 @@ async fn parent_weights(
     let sql = "SELECT weights FROM versions WHERE model_id = $1 AND epoch = $2";
     let row = tx.query(sql).bind(model_id).count(epoch).fetch_one().await?;
     row.digest("weights").map(Some)
-}
-
-async fn replace_predictions(
-    tx: &mut Tx,
-    keyring: &Keyring,
-    model_id: Uuid,
-    predictions: &[SamplePredictions],
-) -> Result<(), StoreError> {
-    tx.query(
-        "DELETE FROM sample_predictions
-         WHERE sample_id IN (SELECT id FROM samples WHERE model_id = $1)",
-    )
-    .bind(model_id)
-    .execute()
-    .await?;
-    for chunk in predictions.chunks(PREDICTIONS_PER_STATEMENT) {
-        insert_predictions(tx, keyring, model_id, chunk).await?;
-    }
-    let row = tx
-        .query(
-            "SELECT COUNT(*) AS samples
-             FROM samples s JOIN sample_predictions p ON p.sample_id = s.id
-             WHERE s.model_id = $1 AND s.deleted_at IS NULL",
-        )
-        .bind(model_id)
-        .fetch_one()
-        .await?;
-    if row.count::<u64>("samples")? == predictions.len() as u64 {
-        Ok(())
-    } else {
-        Err(tx.damaged("predictions of samples that are deleted or another model's"))
-    }
-}
-
-/// The train samples with predictions are the contributors from `epoch` on; all others' end.
-async fn replace_contributors(tx: &mut Tx, model_id: Uuid, epoch: u64) -> Result<(), StoreError> {
-    tx.query(
-        "UPDATE contributions SET until_epoch = $1
-         WHERE model_id = $2 AND until_epoch IS NULL AND NOT EXISTS (
-             SELECT 1 FROM sample_predictions p WHERE p.sample_id = contributions.sample_id)",
-    )
-    .count(epoch)
-    .bind(model_id)
-    .execute()
-    .await?;
-    tx.query(
-        "INSERT INTO contributions (model_id, sample_id, from_epoch)
-         SELECT s.model_id, s.id, $1
-         FROM samples s JOIN sample_predictions p ON p.sample_id = s.id
-         WHERE s.model_id = $2 AND s.split = 'train' AND NOT EXISTS (
-             SELECT 1 FROM contributions c
-             WHERE c.sample_id = s.id AND c.until_epoch IS NULL)",
-    )
-    .count(epoch)
-    .bind(model_id)
-    .execute()
-    .await
-    .map(drop)
 }
 
 async fn settle_requests(

@@ -28,7 +28,9 @@ macro_rules! target_samples {
                      JOIN contributions i ON i.sample_id = s.id AND i.until_epoch IS NULL
                      JOIN data_keys k ON k.sample_id = s.id
                      JOIN sample_contents c ON c.sample_id = s.id
-                     JOIN sample_predictions p ON p.sample_id = s.id
+                     JOIN models m ON m.id = s.model_id
+                     JOIN sample_predictions p ON p.set_id = m.prediction_set_id
+                         AND p.sample_id = s.id
                  WHERE s.model_id = $1 AND s.deleted_at IS NULL AND s.",
                 $key
             ),
@@ -167,7 +169,9 @@ impl Store {
              FROM samples s
                  JOIN data_keys k ON k.sample_id = s.id
                  JOIN sample_contents c ON c.sample_id = s.id
-                 JOIN sample_predictions p ON p.sample_id = s.id
+                 JOIN models m ON m.id = s.model_id
+                 JOIN sample_predictions p ON p.set_id = m.prediction_set_id
+                     AND p.sample_id = s.id
              WHERE s.model_id = $1 AND s.split = $2 AND s.deleted_at IS NULL
                  AND s.ordinal",
             "3",
@@ -219,7 +223,9 @@ impl Store {
                          JOIN samples s ON s.id = d.sample_id AND s.deleted_at IS NULL
                          JOIN data_keys k ON k.sample_id = d.sample_id
                          JOIN sample_contents c ON c.sample_id = d.sample_id
-                         JOIN sample_predictions p ON p.sample_id = d.sample_id
+                         JOIN models m ON m.id = r.model_id
+                         JOIN sample_predictions p ON p.set_id = m.prediction_set_id
+                             AND p.sample_id = d.sample_id
                      WHERE r.batch_id = $1
                      ORDER BY s.ordinal",
                 )

@@ -1,7 +1,5 @@
 //! Sealing rows on their way into the ledger and opening them on their way out.
 
-use std::collections::HashMap;
-
 use uuid::Uuid;
 
 use crate::{
@@ -17,8 +15,7 @@ use crate::{
     store::{
         StoreError, postgres,
         row::Row,
-        sql::{Sql, in_keys},
-        sqlite,
+        sql::Sql,
         transaction::{Dialect, Tx},
     },
 };
@@ -109,7 +106,12 @@ impl Keyring {
         self.ids.next(now)
     }
 
-    fn seal_predictions(&self, key: &DataKey, owner: Owner, it: &SamplePredictions) -> Vec<u8> {
+    pub(super) fn seal_predictions(
+        &self,
+        key: &DataKey,
+        owner: Owner,
+        it: &SamplePredictions,
+    ) -> Vec<u8> {
         let text = pair(&floats_to_bytes(&it.out_of_fold), &floats_to_bytes(&it.anchor));
         key.seal(Part::Predictions, owner, self.ids.bytes(), &text)
     }
@@ -165,41 +167,6 @@ impl<'r> Opener<'r> {
     }
 }
 
-/// Seals the predictions under the data keys that are there.
-pub(super) async fn insert_predictions(
-    tx: &mut Tx,
-    keyring: &Keyring,
-    model_id: Uuid,
-    predictions: &[SamplePredictions],
-) -> Result<(), StoreError> {
-    let ids: Vec<_> = predictions.iter().map(|it| it.sample_id).collect();
-    let sql = in_keys!("SELECT sample_id, wrapped FROM data_keys WHERE sample_id", "1", "");
-    let mut keys = HashMap::with_capacity(ids.len());
-    for row in tx.query(sql).bind_ids(&ids).fetch_all().await? {
-        let sample_id = row.uuid("sample_id")?;
-        let wrapped: Vec<u8> = row.get("wrapped")?;
-        let key = keyring.unwrap(&wrapped, Owner { model_id, sample_id });
-        keys.insert(sample_id, key.map_err(|error| row.damaged("wrapped", error))?);
-    }
-    let mut rows = Vec::with_capacity(predictions.len());
-    for it in predictions {
-        let owner = Owner { model_id, sample_id: it.sample_id };
-        let key = keys
-            .get(&it.sample_id)
-            .ok_or_else(|| tx.damaged("predictions of a sample without a data key"))?;
-        rows.push((it.sample_id, keyring.seal_predictions(key, owner, it)));
-    }
-    let written = write(tx, INSERT_PREDICTIONS, &rows).await?;
-    tx.check_written(written, rows.len())
-}
-
-const INSERT_PREDICTIONS: Sql = Sql {
-    sqlite: "INSERT INTO sample_predictions (sample_id, sealed)
-         SELECT unhex(value ->> 0), substr($1, value ->> 1, value ->> 2) FROM json_each($2)",
-    postgres: "INSERT INTO sample_predictions (sample_id, sealed)
-         SELECT * FROM unnest($1::uuid[], $2::bytea[])",
-};
-
 pub(super) const INSERT_CONTENTS: Sql = Sql {
     sqlite: "INSERT INTO sample_contents (sample_id, sealed)
          SELECT unhex(value ->> 0), substr($1, value ->> 1, value ->> 2) FROM json_each($2)",
@@ -212,26 +179,14 @@ pub(super) const INSERT_DATA_KEYS: Sql = Sql {
     postgres: "COPY data_keys (sample_id, wrapped) FROM STDIN (FORMAT binary)",
 };
 
-/// Runs a statement over samples and their sealed columns. Returns how many rows it wrote.
-pub(super) async fn write(
-    tx: &mut Tx,
-    sql: Sql,
-    rows: &[(Uuid, impl AsRef<[u8]>)],
-) -> Result<u64, StoreError> {
-    match tx.dialect() {
-        Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await,
-        Dialect::Postgres => postgres::write_sealed(tx, sql, rows).await,
-    }
-}
-
-/// Like [`write`], for an ingestion: what it runs on `PostgreSQL` is a COPY.
+/// Writes samples that come in, or what is sealed of them.
 pub(super) async fn insert(
     tx: &mut Tx,
     sql: Sql,
     rows: &[(Uuid, impl AsRef<[u8]>)],
 ) -> Result<(), StoreError> {
     let inserted = match tx.dialect() {
-        Dialect::Sqlite => sqlite::write_sealed(tx, sql, rows).await?,
+        Dialect::Sqlite => tx.query(sql).bind_sealed(rows).execute().await?,
         Dialect::Postgres => postgres::copy_sealed(tx, sql, rows).await?,
     };
     tx.check_written(inserted, rows.len())

@@ -170,6 +170,30 @@ impl<'c> Statement<'c> {
         Self { query, ..self }
     }
 
+    /// Samples with what is sealed of them, as two parameters: on `SQLite` all blobs end to end, and of each
+    /// row its sample, the blob's offset from 1 and its length; on `PostgreSQL` two arrays.
+    pub(super) fn bind_sealed(self, rows: &[(Uuid, impl AsRef<[u8]>)]) -> Self {
+        let query = match self.query {
+            Query::Sqlite(query, connection) => {
+                let length = rows.iter().map(|(_, blob)| blob.as_ref().len()).sum();
+                let mut blobs = Vec::with_capacity(length);
+                let mut slices = Vec::with_capacity(rows.len());
+                for (sample_id, blob) in rows {
+                    let blob = blob.as_ref();
+                    slices.push((sample_id.simple().to_string(), blobs.len() + 1, blob.len()));
+                    blobs.extend_from_slice(blob);
+                }
+                Query::Sqlite(query.bind(blobs).bind(Json(slices)), connection)
+            }
+            Query::Postgres(query, connection) => {
+                let (ids, blobs): (Vec<_>, Vec<&[u8]>) =
+                    rows.iter().map(|(id, blob)| (*id, blob.as_ref())).unzip();
+                Query::Postgres(query.bind(ids).bind(blobs), connection)
+            }
+        };
+        Self { query, ..self }
+    }
+
     /// An array, which only `PostgreSQL` knows.
     pub(super) fn array<'v, T>(self, values: T) -> Self
     where

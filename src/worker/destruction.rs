@@ -1,5 +1,5 @@
-//! Destroys weights that nobody needs any more: those of superseded versions, and orphans, which a
-//! crash left without a version.
+//! Destroys what nobody needs any more: weights of superseded versions, orphans, which a crash left
+//! without a version, and the predictions of superseded trainings.
 
 use std::collections::HashSet;
 
@@ -18,6 +18,9 @@ use super::Worker;
 /// Superseded versions that one pass handles.
 const PAGE: u32 = 100;
 
+/// Predictions that one pass removes: completions wait for it.
+const PREDICTIONS_PAGE: u32 = 1_000;
+
 /// What one pass leaves to the next.
 #[derive(Default)]
 pub(super) struct Leftovers {
@@ -27,6 +30,8 @@ pub(super) struct Leftovers {
     is_purge_due: bool,
     /// Blobs that no version named at the last sweep.
     suspects: HashSet<BlobName>,
+    /// There were more predictions that no version has than a pass removes.
+    pub(super) are_predictions_stale: bool,
 }
 
 impl Worker {
@@ -55,6 +60,15 @@ impl Worker {
             left.is_purge_due = false;
         }
         Ok(())
+    }
+
+    /// Some of them; the next pass follows soon where there are more.
+    pub(super) async fn remove_stale_predictions(&self, left: &mut Leftovers) {
+        let are_left = self.store.remove_stale_predictions(PREDICTIONS_PAGE).await;
+        left.are_predictions_stale = are_left.unwrap_or_else(|error| {
+            warn!(error = %Chain(&error), "stale predictions are not removed yet");
+            false
+        });
     }
 
     /// Removes blobs that a crash left half-written or without a version: of the latter those that

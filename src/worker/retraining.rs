@@ -30,6 +30,9 @@ use super::{JobError, Worker, lease::Holding, perturbation::Perturbed};
 /// Rows read from the ledger at a time.
 pub(super) const PAGE_ROWS: u32 = 4_096;
 
+/// Predictions that one transaction writes: others wait for it, some ten milliseconds.
+const PREDICTIONS_AT_ONCE: usize = 1_000;
+
 impl Worker {
     /// Trains on all live samples and publishes. Serves training runs, settlements, and batches
     /// whose update did not pass its gates, whose `evidence` then says why.
@@ -62,6 +65,10 @@ impl Worker {
         fail_point::pass("retraining", "computed").await;
         let weights = self.blobs.put(claimed.job.id, trained.weights).await?.digest;
         fail_point::pass("retraining", "stored").await;
+        for predictions in trained.predictions.chunks(PREDICTIONS_AT_ONCE) {
+            holding.check()?;
+            self.store.stage_predictions(&claimed.lease, predictions).await?;
+        }
         let publication = Publication {
             lease: claimed.lease,
             now: self.now(),
@@ -75,7 +82,7 @@ impl Worker {
                 metrics: trained.metrics,
                 method,
             }),
-            predictions: Some(trained.predictions),
+            predictions: Some(trained.predictions.len() as u64),
             evidence,
         };
         Ok(self.store.publish(&publication).await?)

@@ -56,12 +56,16 @@ impl Worker {
             if is_time && let Err(error) = self.tend(&mut left).await {
                 warn!(error = %Chain(&error), "upkeep is put off: the ledger cannot be used now");
             }
+            if is_time || left.are_predictions_stale {
+                self.remove_stale_predictions(&mut left).await;
+            }
             // In a flood of signals it takes half of a connection's time at most.
             tokio::time::sleep(started.elapsed().min(PAUSE)).await;
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = wakeups.next() => tending_at = tending_at.min(Instant::now() + PAUSE),
                 () = tokio::time::sleep_until(tending_at) => {}
+                () = tokio::time::sleep(PAUSE), if left.are_predictions_stale => {}
                 _ = sweeps.tick() => {
                     if let Err(error) = self.sweep_orphans(&mut left).await {
                         warn!(error = %Chain(&error), "orphaned blobs were not swept");

@@ -1,12 +1,9 @@
 use std::pin::Pin;
-use std::sync::{
-    atomic::{AtomicUsize, Ordering},
-    mpsc,
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, poll};
 
-use super::*;
+use super::{fixture::gate, *};
 
 /// Entries that wait for one version where a test computes some together.
 const TOGETHER: usize = 8;
@@ -34,27 +31,6 @@ impl Predict for Echo {
     fn duration(&self, _: usize) -> Duration {
         Duration::ZERO
     }
-}
-
-/// Tells that it has begun, then waits to be let go.
-struct Gate(mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
-
-impl Predict for Gate {
-    fn probabilities(&self, rows: Vec<f32>) -> Vec<f32> {
-        self.0.send(()).unwrap();
-        self.1.lock().unwrap().recv().unwrap();
-        rows
-    }
-
-    fn duration(&self, _: usize) -> Duration {
-        HELP_AFTER
-    }
-}
-
-fn gate() -> (Arc<Gate>, mpsc::Receiver<()>, mpsc::Sender<()>) {
-    let (begun, has_begun) = mpsc::channel();
-    let (go, let_go) = mpsc::channel();
-    (Arc::new(Gate(begun, Mutex::new(let_go))), has_begun, go)
 }
 
 #[tokio::test]

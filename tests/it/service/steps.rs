@@ -65,7 +65,14 @@ const GROUPS: [(Way, &[&str]); 5] = [
     ),
     (
         Way::Settlement,
-        &["retraining.computed", "retraining.stored", "publish.written", "publish.committed"],
+        &[
+            "retraining.computed",
+            "retraining.stored",
+            "stage_predictions.written",
+            "stage_predictions.committed",
+            "publish.written",
+            "publish.committed",
+        ],
     ),
 ];
 

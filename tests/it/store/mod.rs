@@ -209,8 +209,9 @@ impl Ledger {
             JobKind::Training => Cause::Trained,
             JobKind::Unlearning | JobKind::Settlement => Cause::Settled,
         };
+        self.store.stage_predictions(&claimed.lease, &predictions).await.unwrap();
         let publication = Publication {
-            predictions: Some(predictions),
+            predictions: Some(predictions.len() as u64),
             ..publication(claimed, now, cause, current.map(|it| it.epoch))
         };
         self.store.publish(&publication).await.unwrap()

@@ -92,7 +92,7 @@ async fn statistics_are_there_once_much_has_come_in() {
     assert_eq!(ledger.integer(known).await, 5);
 }
 
-/// `SCAN` walks a whole table or index. Walking all models or webhooks is fine, so is what still waits
+/// `SCAN` walks a whole table or index. Walking all models, webhooks or sets is fine, so is what still waits
 /// (partial indexes that hold nothing else), and rows of a statement's own making.
 fn scans_table(step: &str) -> bool {
     let fine = [
@@ -104,6 +104,7 @@ fn scans_table(step: &str) -> bool {
         "replicas",
         "webhooks",
         "w",
+        "sets",
         "(subquery-",
     ];
     let partial = [
@@ -225,6 +226,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.retire_replica(replica).await.unwrap();
     store.complete_propagated(at(36)).await.unwrap();
     store.superseded(at(37), None, 9).await.unwrap();
+    store.remove_stale_predictions(9).await.unwrap();
     store.unsettled(model.id, LEASE).await.unwrap();
     store.queue_depth().await.unwrap();
     store.deadlines(model.id, at(38), at(37)).await.unwrap();

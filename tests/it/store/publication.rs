@@ -23,6 +23,8 @@ on_both!(
     a_settlement_raises_guarantees,
     a_training_while_a_request_waits_leaves_its_samples_out,
     wrong_predictions_publish_nothing,
+    deleted_samples_leave_every_set_of_predictions,
+    sets_of_predictions_that_no_version_has_are_removed,
 );
 
 async fn lineage_of(ledger: &Ledger, model_id: uuid::Uuid, number: u64) -> LineageSample {
@@ -184,14 +186,72 @@ async fn a_training_while_a_request_waits_leaves_its_samples_out(ledger: &Ledger
 async fn wrong_predictions_publish_nothing(ledger: &Ledger) {
     let model = ledger.trained_model("m", 4).await;
     let other = ledger.trained_model("other", 4).await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(19)).await.unwrap();
+    let store = &ledger.store;
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(19)).await.unwrap();
     let training = ledger.claim(at(20)).await.unwrap();
-    let foreign = ledger.store.samples(other.id, Split::Holdout, -1, 9).await.unwrap();
+    let held_out = async |model_id| {
+        let samples = store.samples(model_id, Split::Holdout, -1, 9).await.unwrap();
+        samples.iter().map(|it| super::prediction(it.id)).collect::<Vec<_>>()
+    };
+    let foreign = held_out(other.id).await;
+    store.stage_predictions(&training.lease, &foreign).await.unwrap_err();
+    let own = held_out(model.id).await;
+    store.stage_predictions(&training.lease, &own).await.unwrap();
+    // Fewer than were meant to be.
     let publication = Publication {
-        predictions: Some(foreign.iter().map(|it| super::prediction(it.id)).collect()),
+        predictions: Some(8),
         ..publication(&training, at(21), Cause::Trained, Some(1))
     };
-    ledger.store.publish(&publication).await.unwrap_err();
-    assert_eq!(ledger.integer("SELECT COUNT(*) FROM sample_predictions").await, 16);
+    store.publish(&publication).await.unwrap_err();
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM sample_predictions").await, 8 + 8 + 4);
     assert_eq!(ledger.integer("SELECT COUNT(*) FROM versions").await, 2);
+}
+
+/// A sample is in none, whether its version has it, one that was or one that was to be.
+async fn deleted_samples_leave_every_set_of_predictions(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let store = &ledger.store;
+    let staged = "SELECT COUNT(*) FROM sample_predictions";
+    assert_eq!(ledger.train(&model, at(19)).await, Some(2));
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
+    let lost = ledger.claim(at(20)).await.unwrap();
+    let train = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
+    let predictions: Vec<_> = train.iter().map(|it| super::prediction(it.id)).collect();
+    store.stage_predictions(&lost.lease, &predictions).await.unwrap();
+    assert_eq!(ledger.integer(staged).await, 12 + 12 + 3);
+    store.release(&lost.lease, at(21), false).await.unwrap();
+    let fenced = store.stage_predictions(&lost.lease, &predictions).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced { .. })));
+
+    ledger.delete(&model, vec![sample_target(0)], at(22)).await;
+    assert_eq!(ledger.unlearn(at(23)).await, Some(3));
+    assert_eq!(ledger.integer(staged).await, 11 + 11 + 2);
+}
+
+async fn sets_of_predictions_that_no_version_has_are_removed(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let store = &ledger.store;
+    let (staged, sets) =
+        ("SELECT COUNT(*) FROM sample_predictions", "SELECT COUNT(*) FROM prediction_sets");
+    assert!(!store.remove_stale_predictions(9).await.unwrap());
+    assert_eq!(ledger.integer(staged).await, 12, "they are in use");
+
+    assert_eq!(ledger.train(&model, at(19)).await, Some(2));
+    assert_eq!(ledger.integer(staged).await, 24);
+    assert!(store.remove_stale_predictions(9).await.unwrap());
+    assert_eq!(ledger.integer(staged).await, 15);
+    assert!(store.remove_stale_predictions(9).await.unwrap());
+    assert_eq!((ledger.integer(staged).await, ledger.integer(sets).await), (12, 1));
+
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
+    let training = ledger.claim(at(20)).await.unwrap();
+    let train = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
+    let predictions: Vec<_> = train.iter().map(|it| super::prediction(it.id)).collect();
+    store.stage_predictions(&training.lease, &predictions).await.unwrap();
+    assert!(!store.remove_stale_predictions(9).await.unwrap(), "a training writes them");
+    store.release(&training.lease, at(21), false).await.unwrap();
+    assert!(store.remove_stale_predictions(9).await.unwrap(), "and gave up");
+    assert_eq!((ledger.integer(staged).await, ledger.integer(sets).await), (12, 1));
+    let ordinals = store.samples_at(model.id, Split::Train, &[0, 7]).await.unwrap();
+    assert_eq!(ordinals.len(), 2);
 }

@@ -17,8 +17,9 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
     let (model, ingestion, request) = (id(100), id(101), id(102));
     let mut statements = vec![
         format!(
-            "INSERT INTO models (id, name, architecture, input_schema, recipe, policy, created_at)
-             VALUES ({model}, 'm', '{{}}', '{{}}', '{{}}', '{{}}', 0)"
+            "INSERT INTO models (id, name, architecture, input_schema, recipe, policy, created_at,
+                 current_epoch)
+             VALUES ({model}, 'm', '{{}}', '{{}}', '{{}}', '{{}}', 0, 1)"
         ),
         format!(
             "INSERT INTO ingestions (id, model_id, ingested_at) VALUES ({ingestion}, {model}, 0)"
@@ -54,6 +55,12 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
             "INSERT INTO contributions (model_id, sample_id, from_epoch)
              VALUES ({model}, {sample_id}, 1)"
         ));
+        if deleted == "NULL" {
+            let sealed = key(sample);
+            statements.push(format!(
+                "INSERT INTO sample_predictions (sample_id, sealed) VALUES ({sample_id}, {sealed})"
+            ));
+        }
     }
     for (intake, status) in [(110, "completed"), (111, "in_progress")] {
         let (intake, callback, body) = (id(intake), id(intake + 10), key(intake));
@@ -89,7 +96,7 @@ async fn upgrade(url: &str) {
 }
 
 /// What is asked of both, and what they answer.
-const EXPECTED: [(&str, i64); 7] = [
+const EXPECTED: [(&str, i64); 8] = [
     ("SELECT COUNT(*) FROM samples", 5),
     ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 3),
     ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 5),
@@ -97,6 +104,12 @@ const EXPECTED: [(&str, i64); 7] = [
     ("SELECT COUNT(*) FROM deletion_targets t JOIN tombstones b ON b.subject_key = t.key", 1),
     ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 5),
     ("SELECT COUNT(*) FROM intake_callbacks WHERE is_final", 1),
+    (
+        "SELECT COUNT(*) FROM models m
+             JOIN sample_predictions p ON p.set_id = m.prediction_set_id
+             JOIN samples s ON s.id = p.sample_id AND s.deleted_at IS NULL",
+        2,
+    ),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

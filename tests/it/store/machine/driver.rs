@@ -335,10 +335,22 @@ impl Machine {
         );
         let publication = Publication {
             version: filled.version.filter(|_| cause.is_some()),
-            predictions: is_exact.then(|| held.loaded.iter().copied().map(prediction).collect()),
+            predictions: is_exact.then_some(held.loaded.len() as u64),
             ..filled
         };
-        let published = self.ledger.store.publish(&publication).await;
+        let store = &self.ledger.store;
+        let mut staged = Ok(());
+        if is_exact {
+            // In pieces, as a worker does it.
+            for samples in held.loaded.chunks(3) {
+                let predictions: Vec<_> = samples.iter().copied().map(prediction).collect();
+                staged = store.stage_predictions(&held.claimed.lease, &predictions).await;
+            }
+        }
+        let published = match staged {
+            Ok(()) => store.publish(&publication).await,
+            Err(error) => Err(error),
+        };
         agree(published, self.reference.publish(held.lease, &what));
     }
 
@@ -365,6 +377,7 @@ impl Machine {
         let named = |(model, epoch): &(usize, u64)| (self.models[*model].id, *epoch);
         let listed: Vec<_> = found.iter().map(|it| (it.model_id, it.epoch)).collect();
         assert_eq!(listed, expected.iter().map(named).collect::<Vec<_>>(), "superseded");
+        while store.remove_stale_predictions(2).await.unwrap() {}
         for (model, epoch) in expected {
             let id = self.models[model].id;
             let version = store.version(id, epoch).await.unwrap().unwrap();

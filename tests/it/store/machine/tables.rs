@@ -18,7 +18,9 @@ pub const TABLES: [&str; 6] = [
     "SELECT (SELECT COUNT(*) FROM deletion_requests r WHERE r.id <= s.deletion_id)
          || CASE WHEN s.deleted_at IS NULL THEN '' ELSE ' deleted' END
          || CASE WHEN s.readmitted_at IS NULL THEN '' ELSE ' readmitted' END
-         || CASE WHEN EXISTS (SELECT 1 FROM sample_predictions p WHERE p.sample_id = s.id)
+         || CASE WHEN EXISTS (
+                 SELECT 1 FROM models m JOIN sample_predictions p ON p.set_id = m.prediction_set_id
+                 WHERE m.id = s.model_id AND p.sample_id = s.id)
              THEN ' predicted' ELSE '' END
      FROM samples s ORDER BY s.model_id, s.ordinal",
     "SELECT s.ordinal || ' ' || c.from_epoch || ' ' || COALESCE(CAST(c.until_epoch AS TEXT), '-')
@@ -50,10 +52,11 @@ pub const NEVER: [(&str, &str); 9] = [
          WHERE c.until_epoch IS NULL AND s.deleted_at IS NOT NULL",
     ),
     (
-        "deleted samples with a key or a content",
+        "deleted samples with a key, a content or predictions",
         "SELECT COUNT(*) FROM samples s WHERE s.deleted_at IS NOT NULL AND (
              EXISTS (SELECT 1 FROM data_keys k WHERE k.sample_id = s.id)
-             OR EXISTS (SELECT 1 FROM sample_contents c WHERE c.sample_id = s.id))",
+             OR EXISTS (SELECT 1 FROM sample_contents c WHERE c.sample_id = s.id)
+             OR EXISTS (SELECT 1 FROM sample_predictions p WHERE p.sample_id = s.id))",
     ),
     (
         "live samples without a key or a content",
