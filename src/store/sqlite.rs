@@ -17,8 +17,11 @@ use crate::{
         timestamp::Timestamp,
     },
     store::{
-        StoreError, outbox::NewMessage, resolution::Resolved, sealing::SealedSample, sql::Sql,
-        transaction::Tx,
+        StoreError,
+        outbox::NewMessage,
+        resolution::Resolved,
+        sealing::SealedSample,
+        transaction::{Tx, to_its_end},
     },
 };
 
@@ -38,6 +41,12 @@ const INGESTING_CACHE: &str = "PRAGMA cache_size = -262144";
 
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What [`BUSY_TIMEOUT`] is, once more.
+const BUSY: &str = "PRAGMA busy_timeout = 5000";
+
+/// Readers hold the log for milliseconds, as a rule. Nobody writes while a truncation waits for them, so
+/// each waits for a moment and lets others write before the next.
+const TRUNCATE_BUSY: &str = "PRAGMA busy_timeout = 100";
 const TRUNCATE_ATTEMPTS: u32 = 20;
 const TRUNCATE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,19 +120,27 @@ pub(super) async fn expect_many_samples(write: &SqlitePool) -> Result<(), sqlx::
     sqlx::query(INGESTING_CACHE).execute(write).await.map(drop)
 }
 
-/// Readers hold the log for milliseconds; so this waits for a moment between them.
+/// Waits for a moment at which nobody reads.
 pub(super) async fn truncate_log(write: &SqlitePool) -> Result<(), StoreError> {
     const OPERATION: &str = "purge_erased";
     for _ in 0..TRUNCATE_ATTEMPTS {
-        let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(write).await;
-        let busy = row.and_then(|row| row.try_get::<i64, _>("busy"));
-        if busy.map_err(|source| StoreError::of(OPERATION, source))? == 0 {
+        let is_truncated = to_its_end(truncate_log_once(write.clone())).await;
+        if is_truncated.map_err(|source| StoreError::of(OPERATION, source))? {
             return Ok(());
         }
         tokio::time::sleep(TRUNCATE_PAUSE).await;
     }
     let readers = std::io::Error::new(std::io::ErrorKind::WouldBlock, "readers hold the log");
     Err(StoreError::of(OPERATION, sqlx::Error::Io(readers)))
+}
+
+/// False when somebody reads.
+async fn truncate_log_once(write: SqlitePool) -> Result<bool, sqlx::Error> {
+    let mut connection = write.acquire().await?;
+    sqlx::query(TRUNCATE_BUSY).execute(&mut *connection).await?;
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut *connection).await;
+    sqlx::query(BUSY).execute(&mut *connection).await?;
+    Ok(row?.try_get::<i64, _>("busy")? == 0)
 }
 
 // Bulk loading: a statement takes the rows as one JSON array, which json_each unfolds. Ids and keys
@@ -260,23 +277,6 @@ pub(super) async fn insert_samples(
     .json(&rows)
     .execute()
     .await
-}
-
-/// `$1` is all blobs end to end; `$2` says of each row its sample, the blob's offset from 1 and its
-/// length.
-pub(super) async fn write_sealed(
-    tx: &mut Tx,
-    sql: Sql,
-    rows: &[(Uuid, impl AsRef<[u8]>)],
-) -> Result<u64, StoreError> {
-    let mut blobs = Vec::with_capacity(rows.iter().map(|(_, blob)| blob.as_ref().len()).sum());
-    let mut slices = Vec::with_capacity(rows.len());
-    for (sample_id, blob) in rows {
-        let blob = blob.as_ref();
-        slices.push((hex_of(*sample_id), blobs.len() + 1, blob.len()));
-        blobs.extend_from_slice(blob);
-    }
-    tx.query(sql).bind(blobs).json(&slices).execute().await
 }
 
 pub(super) async fn insert_leaves(

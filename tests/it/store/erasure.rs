@@ -1,5 +1,9 @@
 //! After completion nothing on disk holds the sample, not even sealed.
 
+use std::time::{Duration, Instant};
+
+use forgetd::store::StoreError;
+
 use super::{Ledger, Raw, at, on_both, sample_key, sample_target, subject_target};
 
 on_both!(no_file_holds_an_erased_sample);
@@ -58,4 +62,31 @@ async fn only_the_owner_may_read_the_files() {
         let mode = std::fs::metadata(format!("{path}{suffix}")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{suffix}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reads_for_long_holds_up_the_purge_alone() {
+    let ledger = Ledger::on_sqlite().await;
+    let model = ledger.trained_model("m", 400).await;
+    let Raw::Sqlite(pool) = &ledger.raw else { unreachable!("it was opened on SQLite") };
+    let mut reader = pool.begin().await.unwrap();
+    sqlx::query("SELECT COUNT(*) FROM samples").execute(&mut *reader).await.unwrap();
+    ledger.delete(&model, vec![subject_target(0)], at(20)).await;
+
+    let purge = tokio::spawn({
+        let store = ledger.store.clone();
+        async move { store.purge_erased().await }
+    });
+    let mut written = 1;
+    while !purge.is_finished() {
+        let started = Instant::now();
+        ledger.delete(&model, vec![subject_target(2 * written)], at(20)).await;
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        written += 1;
+    }
+    let error = purge.await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert!(written > 10, "only {written} were accepted meanwhile");
+    reader.rollback().await.unwrap();
+    ledger.store.purge_erased().await.unwrap();
 }
