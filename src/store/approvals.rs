@@ -147,8 +147,9 @@ pub(super) async fn reason_to_suspend(
     let claimed = count_train(claims) as f64;
     let of_model = earlier.iter().filter(|it| it.new.model_id == new.model_id);
     let taken = of_model.map(|it| count_train(&it.claims)).sum::<u64>() as f64;
-    // With so many it is no more than its share; no need to count them all.
-    let enough = (claimed / share).min(1e15).ceil() + 1.0;
+    // With so many it is no more than its share; no need to count them all. One is more than a share
+    // of nothing, however many there are.
+    let enough = if share > 0.0 { (claimed / share).min(1e15).ceil() + 1.0 } else { 0.0 };
     #[expect(clippy::cast_possible_truncation, reason = "bounded and whole")]
     let limit = (enough + taken) as i64;
     let row = tx
@@ -165,8 +166,9 @@ pub(super) async fn reason_to_suspend(
         .await?;
     let all = row.get::<i64>("samples")? as f64 - taken;
     Ok((claimed > share * all).then(|| {
+        let of_all = if share > 0.0 { format!(" of {all}") } else { String::new() };
         format!(
-            "it names {claimed} of {all} training samples, more than the policy's share of \
+            "it names {claimed}{of_all} training samples, more than the policy's share of \
              {share}: an administrator must approve it"
         )
     }))

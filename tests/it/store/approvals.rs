@@ -13,6 +13,7 @@ use super::{Ledger, at, new_deletion, new_id, on_both, sample_target, samples, s
 
 on_both!(
     a_request_above_the_share_is_suspended,
+    a_share_of_nothing_lets_no_training_sample_pass,
     an_approved_request_takes_what_is_there_then,
     a_refused_request_says_so_at_each_target,
     a_suspended_request_can_be_cancelled,
@@ -55,6 +56,17 @@ async fn a_request_above_the_share_is_suspended(ledger: &Ledger) {
     assert!(!claimed.requests.contains(&request.id));
     let full = ledger.store.accept_deletion(&new_deletion(&model, Vec::new(), at(22)), 3).await;
     assert_eq!(full.unwrap(), forgetd::store::Acceptance::QueueFull, "it counts as waiting");
+}
+
+async fn a_share_of_nothing_lets_no_training_sample_pass(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    for (sample, state) in [(0, DeletionState::Suspended), (8, DeletionState::Queued)] {
+        let mut new = new_deletion(&model, vec![sample_target(sample)], at(20));
+        new.approval_above_share = Some(0.0);
+        let request = ledger.accept(&new).await.request;
+        assert_eq!(request.state, state);
+        assert!(request.reason.is_none_or(|it| it.contains("names 1 training samples")));
+    }
 }
 
 async fn an_approved_request_takes_what_is_there_then(ledger: &Ledger) {
