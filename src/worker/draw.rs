@@ -20,7 +20,7 @@ use crate::{
 use super::{permutation::Permutation, seed_of};
 
 /// Hold-out rows that evidence and stopping rule see at most.
-const HOLDOUT_ROWS_MAX: usize = 2_048;
+const HOLDOUT_ROWS_MAX: usize = 1_024;
 
 /// Ordinals looked up at a time; opening what is found there keeps a thread that also answers
 /// requests busy.

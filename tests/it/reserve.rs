@@ -101,7 +101,7 @@ async fn delete_two(ledger: &Ledger, model: &Model, after: impl AsyncFnOnce()) -
         let id = forget(ledger, model, number, &clock).await;
         completed(ledger, id).await;
         let reserved = async || running.worker.reserved_samples().await;
-        eventually("the reserve is read", reserved, |samples| *samples >= 2_064).await;
+        eventually("the reserve is read", reserved, |samples| *samples >= 1_040).await;
     }
     running.end().await;
     seen_by(&model.policy.method)
@@ -115,7 +115,7 @@ async fn what_is_drawn_of_a_rare_split_is_enough_and_no_later_sample_changes_it(
     let seen = delete_two(ledger, &model, async || ledger.ingest(&model, &later).await).await;
     assert_eq!(seen.len(), 2);
     for batch in &seen {
-        assert_eq!((batch.retained.len(), batch.holdout.len()), (16, 2_048));
+        assert_eq!((batch.retained.len(), batch.holdout.len()), (16, 1_024));
         assert!(batch.retained.iter().all(|ordinal| *ordinal < 40), "{:?}", batch.retained);
     }
     assert_ne!(seen[0].holdout, seen[1].holdout, "each version draws anew");
