@@ -9,6 +9,9 @@ use crate::domain::{
     schema::ColumnKind,
 };
 
+/// A quote too many makes one cell of several rows, other people's among them.
+const BROKEN: &str = "a line break; is a quote open?";
+
 /// Where a value stands.
 #[derive(Clone, Copy)]
 pub(super) struct Spot<'a> {
@@ -30,6 +33,9 @@ impl Spot<'_> {
     pub fn cell(&self, kind: ColumnKind, text: &str) -> Result<Cell, ReadError> {
         match kind {
             ColumnKind::Numeric => self.number(text).map(Cell::Number),
+            ColumnKind::Categorical if text.contains(['\n', '\r']) => {
+                Err(self.refuse("a category", BROKEN))
+            }
             ColumnKind::Categorical => Ok(Cell::Text(text.to_owned())),
         }
     }
@@ -59,8 +65,7 @@ impl Spot<'_> {
         match text.bytes().find(|byte| matches!(byte, b'\0' | b'\n' | b'\r')) {
             None => Ok(text),
             Some(b'\0') => Err(self.refuse("a name", "a NUL character, which no database keeps")),
-            // A quote too many makes one cell of several rows, other people's among them.
-            Some(_) => Err(self.refuse("a name", "a line break; is a quote open?")),
+            Some(_) => Err(self.refuse("a name", BROKEN)),
         }
     }
 
