@@ -10,8 +10,7 @@ use crate::{
     store::{
         Keyring, Store, StoreError,
         leases::hold,
-        row::Row,
-        sql::{Sql, in_keys},
+        sql::{Sql, Statement, in_keys},
         transaction::{Tx, reading, writing},
     },
 };
@@ -91,10 +90,9 @@ impl Store {
                 let detail = format!("predictions of {staged} samples are staged, not {samples:?}");
                 return Err(tx.damaged(detail));
             }
-            let joining = tx.query(JOINING).bind(lease.token);
-            let joining = ids(&joining.fetch_all().await?)?;
+            let joining = ids(tx.query(JOINING).bind(lease.token)).await?;
             let leaving = tx.query(LEAVING).bind(lease.token).bind(job.uuid("model_id")?);
-            let leaving = ids(&leaving.fetch_all().await?)?;
+            let leaving = ids(leaving).await?;
             Ok(Staged { set_id: lease.token, joining, leaving })
         })
     }
@@ -115,7 +113,8 @@ impl Store {
             let removed = tx
                 .query(
                     "DELETE FROM sample_predictions WHERE set_id = $1 AND sample_id IN (
-                         SELECT sample_id FROM sample_predictions WHERE set_id = $1 LIMIT $2)",
+                         SELECT sample_id FROM sample_predictions WHERE set_id = $1
+                         ORDER BY sample_id LIMIT $2)",
                 )
                 .bind(set_id)
                 .bind(i64::from(limit))
@@ -185,8 +184,11 @@ impl Staged {
     }
 }
 
-fn ids(rows: &[Row]) -> Result<Vec<Uuid>, StoreError> {
-    rows.iter().map(|row| row.uuid("id")).collect()
+/// Of the rows, which may be as many as the model has samples.
+async fn ids(statement: Statement<'_>) -> Result<Vec<Uuid>, StoreError> {
+    let mut ids = Vec::new();
+    statement.for_each(|row| row.uuid("id").map(|id| ids.push(id))).await?;
+    Ok(ids)
 }
 
 /// Each under the data key of its sample.

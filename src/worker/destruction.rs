@@ -72,9 +72,9 @@ impl Worker {
     }
 
     /// Removes blobs that a crash left half-written or without a version: of the latter those that
-    /// no version named at the last sweep nor at this one. Between storing a blob and publishing its
-    /// version lie milliseconds, between two sweeps minutes; the object store's clock alone, which
-    /// may be another than ours, must not condemn a blob.
+    /// no version named at the last sweep nor at this one, nor a job that has not ended. Between two
+    /// sweeps lie minutes; the object store's clock alone, which may be another than ours, must not
+    /// condemn a blob.
     ///
     /// # Errors
     /// When the ledger cannot be asked whether a blob is in use.

@@ -66,7 +66,6 @@ impl Worker {
         let weights = self.blobs.put(claimed.job.id, trained.weights).await?.digest;
         fail_point::pass("retraining", "stored").await;
         for predictions in trained.predictions.chunks(PREDICTIONS_AT_ONCE) {
-            holding.check()?;
             self.store.stage_predictions(&claimed.lease, predictions).await?;
         }
         let publication = Publication {

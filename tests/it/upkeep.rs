@@ -15,7 +15,10 @@ use crate::{
     worker::{Running, completed, forget, model_of, request_fits, train},
 };
 
-on_both!(weights_that_cannot_be_destroyed_keep_no_others);
+on_both!(
+    weights_that_cannot_be_destroyed_keep_no_others,
+    predictions_of_superseded_trainings_are_removed,
+);
 
 /// So many superseded versions are looked at in one pass.
 const PASS: u64 = 100;
@@ -59,6 +62,19 @@ async fn weights_that_cannot_be_destroyed_keep_no_others(ledger: &Ledger) {
     let first = async || is_destroyed(ledger, &model, 1).await;
     eventually("the first is destroyed", first, |destroyed| *destroyed).await;
     worker.end().await;
+}
+
+/// More of them than one pass removes.
+async fn predictions_of_superseded_trainings_are_removed(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
+    let model = ledger.trained_model("m", 2_000).await;
+    ledger.train(&model, at(10)).await.unwrap();
+    let sets = async || ledger.integer("SELECT COUNT(*) FROM prediction_sets").await;
+    assert_eq!(sets().await, 2);
+    let worker = Running::start(ledger, &blobs, &clock, unlearning::by_name);
+    eventually("one set is left", sets, |sets| *sets == 1).await;
+    worker.end().await;
+    assert_eq!(ledger.integer("SELECT COUNT(*) FROM sample_predictions").await, 2_004);
 }
 
 /// As the server's own vacuum against wraparound does, which steps aside for nobody. (Whoever holds up

@@ -72,6 +72,8 @@ const GROUPS: [(Way, &[&str]); 5] = [
             "stage_predictions.committed",
             "publish.written",
             "publish.committed",
+            "remove_stale_predictions.written",
+            "remove_stale_predictions.committed",
         ],
     ),
 ];

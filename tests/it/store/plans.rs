@@ -141,8 +141,12 @@ fn walks_model_on_postgres(plan: &str) -> bool {
     })
 }
 
-/// Whether a step takes every row of a model from a table that has one for each sample.
+/// Whether a step takes every row of a model from a table that has one for each sample, or every
+/// prediction of a set for what `p` stands for where it is looked up.
 fn walks_model(step: &str) -> bool {
+    if step.starts_with("SEARCH p ") && step.ends_with("(set_id=?)") {
+        return true;
+    }
     let is_of_samples = OF_SAMPLES.iter().any(|table| {
         step.contains(&format!("INDEX {table}_")) || step.contains(&format!("autoindex_{table}_"))
     });
@@ -214,7 +218,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.accept_deletion(&other, 100).await.unwrap();
     store.cancel_deletion(other.id, at(31)).await.unwrap();
     for target in [subject_target(470), sample_target(0)] {
-        assert!(store.lift_tombstone(model.id, target, at(31)).await.unwrap());
+        assert!(store.lift_tombstone(model.id, target, None, at(31)).await.unwrap());
     }
     let replica = new_id();
     let served = [Served { model_id: model.id, epoch: 2 }];
@@ -226,8 +230,11 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.retire_replica(replica).await.unwrap();
     store.complete_propagated(at(36)).await.unwrap();
     store.superseded(at(37), None, 9).await.unwrap();
+    ledger.train(&model, at(38)).await;
     store.remove_stale_predictions(9).await.unwrap();
     store.unsettled(model.id, LEASE).await.unwrap();
+    store.retrainings(model.id, at(0), 9).await.unwrap();
+    store.batch_deadline(new_id(), LEASE).await.unwrap();
     store.queue_depth().await.unwrap();
     store.deadlines(model.id, at(38), at(37)).await.unwrap();
     store.warn_of_deadlines(model.id, at(38), at(37)).await.unwrap();
