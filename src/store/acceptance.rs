@@ -16,6 +16,7 @@ use crate::{
         StoreError,
         deletions::{DeletionDetails, read_details},
         group_commit::Submission,
+        open_count::OpenCount,
         postgres,
         quotas::{Excess, Quotas, Requester, lock_quotas},
         resolution::{Resolved, resolve},
@@ -92,11 +93,18 @@ const ROWS_PER_STATEMENT: usize = 10_000;
 pub(super) async fn accept_group(
     tx: &mut Tx,
     group: &[Submission],
+    open_count: &OpenCount,
 ) -> Result<Vec<Acceptance>, StoreError> {
     let all: Vec<&NewDeletion> = group.iter().map(|submission| &submission.new).collect();
     let quotas = lock(tx, &all).await?;
-    let queue_limit = group.iter().map(|submission| submission.queue_limit).max();
-    let mut open = count_open(tx, queue_limit.unwrap_or(0)).await?;
+    let limits = || group.iter().map(|submission| submission.queue_limit);
+    let mut open = if let Some(open) = open_count.far_below(limits().min().unwrap_or(0)) {
+        open
+    } else {
+        let open = count_open(tx, limits().max().unwrap_or(0)).await?;
+        open_count.set(open);
+        open
+    };
     let mut answers = Vec::with_capacity(group.len());
     let mut entering = Vec::new();
     for Submission { new, queue_limit, .. } in group {

@@ -120,7 +120,13 @@ impl Store {
     }
 
     async fn accept_together(&self, group: &[Submission]) -> Result<Vec<Acceptance>, StoreError> {
-        writing!(self, "accept_deletion", async |tx| accept_group(tx, group).await)
+        let open_count = self.open_count();
+        let answers = writing!(self, "accept_deletion", async |tx| {
+            accept_group(tx, group, open_count).await
+        })?;
+        let is_accepted = |answer: &&Acceptance| matches!(answer, Acceptance::Accepted(_));
+        open_count.add(answers.iter().filter(is_accepted).count() as u64);
+        Ok(answers)
     }
 }
 

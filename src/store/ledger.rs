@@ -16,6 +16,7 @@ use crate::{
     store::{
         Keyring, StoreError, audit, callbacks,
         group_commit::GroupCommit,
+        open_count::OpenCount,
         outbox, postgres, sqlite,
         transaction::{Connection, Dialect, Tx, reading},
     },
@@ -33,6 +34,7 @@ struct Shared {
     keyring: Keyring,
     signal: watch::Sender<()>,
     group_commits: Mutex<HashMap<Uuid, Arc<GroupCommit>>>,
+    open_count: OpenCount,
     models: Mutex<HashMap<ModelName, Model>>,
 }
 
@@ -83,8 +85,9 @@ impl Store {
             let scheme = url.split(':').next().unwrap_or_default().to_owned();
             return Err(StoreError::Open { location: scheme, reason });
         };
-        let (group_commits, models) = (Mutex::default(), Mutex::default());
-        let shared = Shared { location, pools, keyring, signal, group_commits, models };
+        let (group_commits, open_count) = (Mutex::default(), OpenCount::default());
+        let models = Mutex::default();
+        let shared = Shared { location, pools, keyring, signal, group_commits, open_count, models };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -165,6 +168,10 @@ impl Store {
         };
         let mut all = self.shared.group_commits.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(all.entry(key).or_default())
+    }
+
+    pub(super) fn open_count(&self) -> &OpenCount {
+        &self.shared.open_count
     }
 
     /// Those that were asked for by name.

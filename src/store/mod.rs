@@ -36,6 +36,7 @@ mod ledger;
 mod lineage;
 mod master_key;
 mod models;
+mod open_count;
 mod outbox;
 mod postgres;
 mod predictions;
