@@ -158,9 +158,9 @@ pub struct SettlementPolicy {
     /// hold-out samples that the latest batch drew.
     #[schema(minimum = 0.0, maximum = 1.0)]
     pub after_accuracy_drop: Option<f64>,
-    /// At most so many settlements within 24 hours are called for, so that a flood of requests does
-    /// not force endless retraining; but once a quarter of `due_within_days` is left to a request,
-    /// its settlement waits no longer.
+    /// At most so many retrainings within 24 hours are called for by requests, so that a flood of them
+    /// does not force endless retraining: beyond, settlements wait, and batches whose update fails its
+    /// gates. But once a quarter of `due_within_days` is left to a request, it waits no longer.
     #[schema(minimum = 1)]
     pub per_day_max: Option<u32>,
     /// A running settlement steps aside for a deletion at most this often; then it is finished

@@ -35,6 +35,17 @@ pub struct Unsettled {
     pub deadline: Timestamp,
 }
 
+/// The earliest of deadlines, each of them no earlier than `$2` microseconds after the request.
+macro_rules! deadline {
+    () => {
+        "MIN(CASE WHEN due_by > received_at + $2 THEN due_by ELSE received_at + $2 END) AS deadline"
+    };
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX / 2)
+}
+
 impl Store {
     pub async fn renew_lease(
         &self,
@@ -98,16 +109,34 @@ impl Store {
             .bind(job.id)
             .execute()
             .await?;
+            end_unpublished(tx, &job, "given back by its worker", now).await
+        })
+    }
+
+    /// The batch has to wait: its requests return to the queue, for `reason`, and go together again
+    /// from `until` on, or once a version is trained without them if none has failed before. The
+    /// attempt does not count.
+    pub async fn put_off(
+        &self,
+        lease: &Lease,
+        now: Timestamp,
+        reason: &str,
+        until: Timestamp,
+    ) -> Result<(), StoreError> {
+        writing!(self, "put_off", async |tx| {
+            let job = hold(tx, lease).await?;
+            tx.wake();
             tx.query(
-                "UPDATE jobs SET state = $1, reason = 'given back by its worker',
-                     finished_at = $2, lease_token = NULL, lease_expires_at = NULL
-                 WHERE id = $3",
+                "UPDATE deletion_requests SET state = 'queued', batch_id = NULL,
+                     not_before = $1, reason = $2
+                 WHERE batch_id = $3",
             )
-            .bind(JobState::Cancelled.as_str())
-            .time(now)
+            .time(until)
+            .bind(reason)
             .bind(job.id)
-            .execute_one()
-            .await
+            .execute()
+            .await?;
+            end_unpublished(tx, &job, reason, now).await
         })
     }
 
@@ -151,25 +180,37 @@ impl Store {
         })
     }
 
-    /// Completed, not yet settled requests of a model; `None` without any. A deadline that a caller
-    /// set before the policy's `due_within` does not count: it could be set to force retraining.
+    /// By when the first of a batch's requests must be served; `None` without any. A deadline that a
+    /// caller set before the policy's `due_within` does not count: it could be set to force retraining.
+    pub async fn batch_deadline(
+        &self,
+        job_id: Uuid,
+        due_within: Duration,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        reading!(self, "batch_deadline", async |tx| {
+            let sql =
+                concat!("SELECT ", deadline!(), " FROM deletion_requests WHERE batch_id = $1");
+            let row = tx.query(sql).bind(job_id).bind(micros(due_within)).fetch_one().await?;
+            row.time_or_none("deadline")
+        })
+    }
+
+    /// Completed, not yet settled requests of a model; `None` without any. Of deadlines the same holds.
     pub async fn unsettled(
         &self,
         model_id: Uuid,
         due_within: Duration,
     ) -> Result<Option<Unsettled>, StoreError> {
-        let due_within = i64::try_from(due_within.as_micros()).unwrap_or(i64::MAX / 2);
         reading!(self, "unsettled", async |tx| {
             let row = tx
-                .query(
-                    "SELECT COUNT(*) AS requests, MIN(completed_at) AS oldest,
-                         MIN(CASE WHEN due_by > received_at + $2 THEN due_by
-                             ELSE received_at + $2 END) AS deadline
-                     FROM deletion_requests
-                     WHERE model_id = $1 AND state = 'completed' AND settled_at IS NULL",
-                )
+                .query(concat!(
+                    "SELECT COUNT(*) AS requests, MIN(completed_at) AS oldest, ",
+                    deadline!(),
+                    " FROM deletion_requests
+                     WHERE model_id = $1 AND state = 'completed' AND settled_at IS NULL"
+                ))
                 .bind(model_id)
-                .bind(due_within)
+                .bind(micros(due_within))
                 .fetch_one()
                 .await?;
             match (row.time_or_none("oldest")?, row.time_or_none("deadline")?) {
@@ -222,6 +263,26 @@ async fn requeue(
     .bind(i64::from(preemptions))
     .time(not_before)
     .bind(reason)
+    .bind(job.id)
+    .execute_one()
+    .await
+}
+
+/// Ends a batch whose requests have returned to the queue.
+async fn end_unpublished(
+    tx: &mut Tx,
+    job: &Job,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    tx.query(
+        "UPDATE jobs SET state = $1, reason = $2, finished_at = $3, lease_token = NULL,
+             lease_expires_at = NULL
+         WHERE id = $4",
+    )
+    .bind(JobState::Cancelled.as_str())
+    .bind(reason)
+    .time(now)
     .bind(job.id)
     .execute_one()
     .await

@@ -14,6 +14,7 @@ use crate::{
     store::{
         Store, StoreError,
         erasure::{close_contributions, erase_batch},
+        jobs::AT_ONCE,
         leases::hold,
         transaction::{Tx, writing},
     },
@@ -74,6 +75,7 @@ impl Store {
                     if let Some(staged) = &staged {
                         staged.adopt(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
+                        release_put_off(tx, job.model_id).await?;
                     }
                     Some(epoch)
                 }
@@ -184,6 +186,19 @@ async fn settle_requests(
         tx.record(now, AuditKind::DeletionSettled, job.model_id, row.uuid("id")?, details);
     }
     Ok(())
+}
+
+/// Whatever waits for a retraining waits no longer: this version was trained without it.
+async fn release_put_off(tx: &mut Tx, model_id: Uuid) -> Result<(), StoreError> {
+    tx.query(
+        "UPDATE deletion_requests SET not_before = $1, reason = NULL
+         WHERE model_id = $2 AND state = 'queued' AND attempts = 0 AND not_before > $1",
+    )
+    .time(AT_ONCE)
+    .bind(model_id)
+    .execute()
+    .await
+    .map(drop)
 }
 
 async fn end_lease(

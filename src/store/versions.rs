@@ -67,6 +67,34 @@ impl Store {
         })
     }
 
+    /// When the last `limit` retrainings after `since` were called for, newest first: settlements, whoever
+    /// called for them, and batches that were retrained.
+    pub async fn retrainings(
+        &self,
+        model_id: Uuid,
+        since: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<Timestamp>, StoreError> {
+        reading!(self, "retrainings", async |tx| {
+            let rows = tx
+                .query(
+                    "SELECT created_at FROM jobs
+                     WHERE model_id = $1 AND kind = 'settlement' AND created_at > $2
+                     UNION ALL
+                     SELECT v.created_at FROM versions v JOIN jobs j ON j.id = v.job_id
+                     WHERE v.model_id = $1 AND v.cause = 'settled' AND v.created_at > $2
+                         AND j.kind = 'unlearning'
+                     ORDER BY created_at DESC LIMIT $3",
+                )
+                .bind(model_id)
+                .time(since)
+                .bind(i64::from(limit))
+                .fetch_all()
+                .await?;
+            rows.iter().map(|row| row.time("created_at")).collect()
+        })
+    }
+
     /// The current epoch of each model that has one: what replicas compare with what they serve.
     pub async fn current_epochs(&self) -> Result<Vec<(Uuid, u64)>, StoreError> {
         reading!(self, "current_epochs", async |tx| {

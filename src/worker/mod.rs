@@ -3,9 +3,10 @@
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
 //! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets, in the
 //! order of `permutation.rs`, and `reserve.rs` how that is read in advance; `retraining.rs` is the way
-//! of training and settlement; `upkeep.rs` is what any worker may do at any time, twice without harm,
+//! of training and settlement, and `budget.rs` how often requests may call for it; `upkeep.rs` is what any worker may do at any time, twice without harm,
 //! of which `destruction.rs` destroys weights; `replay.rs` makes a version again to compare it.
 
+mod budget;
 mod compute;
 mod deadlines;
 mod destruction;
@@ -114,6 +115,11 @@ pub enum JobError {
     NoSamples,
     #[error("the computation panicked: {0}")]
     Panicked(String),
+    #[error(
+        "{why}; the model is to be retrained for it, which was done as often as its policy allows \
+         within 24 hours (settlement.per_day_max)"
+    )]
+    OverBudget { why: String, until: Timestamp },
 }
 
 impl JobError {
@@ -124,6 +130,7 @@ impl JobError {
             | Self::Store(_)
             | Self::Blobs(_)
             | Self::Panicked(_)
+            | Self::OverBudget { .. }
             | Self::Unlearning(_) => true,
             Self::Encoding(_)
             | Self::Network(_)
@@ -248,6 +255,10 @@ impl Worker {
             JobError::Stopped(Stop::Shutdown) => self.store.release(lease, now, false).await,
             JobError::Stopped(Stop::Preempted) => self.store.release(lease, now, true).await,
             JobError::Stopped(Stop::Cancelled) => self.store.acknowledge_cancel(lease, now).await,
+            JobError::OverBudget { until, .. } => {
+                warn!(reason = %error, %until, "the batch waits");
+                self.store.put_off(lease, now, &error.to_string(), *until).await
+            }
             other => {
                 metrics::counter!("forgetd_job_failures_total", "kind" => kind).increment(1);
                 let reason = Chain(other).to_string();

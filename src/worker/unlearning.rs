@@ -117,8 +117,11 @@ impl Worker {
         update: serde_json::Value,
         why: &str,
     ) -> Result<Option<u64>, JobError> {
-        tracing::warn!(why, "the update is not published; retraining instead");
         metrics::counter!("forgetd_gate_failures_total").increment(1);
+        if let Some(until) = self.waits_for_budget(claimed).await? {
+            return Err(JobError::OverBudget { why: why.to_owned(), until });
+        }
+        tracing::warn!(why, "the update is not published; retraining instead");
         let evidence = json!({"update": update, "gate_failure": why});
         self.retrain(claimed, holding, Cause::Settled, Some(evidence)).await
     }

@@ -11,25 +11,20 @@ use uuid::Uuid;
 use crate::{
     domain::{
         chain::Chain,
-        job::{Job, JobKind, JobState},
+        job::{JobKind, JobState},
         model::{Model, SettlementPolicy},
         timestamp::Timestamp,
     },
     store::{Enqueued, StoreError, Unsettled},
 };
 
-use super::{Worker, destruction::Leftovers};
+use super::{Worker, budget::pressing_from, destruction::Leftovers};
 
 /// Signals come in bursts: what nobody waits for is done this long after the first of one.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Models or versions that are read at once.
 const PAGE: u32 = 100;
-
-const DAY: Duration = Duration::from_hours(24);
-
-/// A due settlement waits for no budget once this part of the time that the policy grants is left.
-const LEAD: u32 = 4;
 
 /// A settlement that failed for good is called for again after this long.
 const FAILED_PAUSE: Duration = Duration::from_hours(1);
@@ -120,8 +115,8 @@ impl Worker {
         if !is_due(policy, &unsettled, dropped, self.now()) {
             return Ok(());
         }
-        let is_pressing = self.now() >= unsettled.deadline.minus(due_within / LEAD);
-        if !is_pressing && !self.is_within_budget(model).await? {
+        let is_pressing = self.now() >= pressing_from(unsettled.deadline, due_within);
+        if !is_pressing && self.budget_spent_until(model).await?.is_some() {
             return Ok(());
         }
         if self.failed_lately(model.id).await? {
@@ -133,14 +128,6 @@ impl Worker {
             info!(model = %model.name, requests = unsettled.requests, "a settlement is due");
         }
         Ok(())
-    }
-
-    /// Whether the policy allows another settlement within 24 hours.
-    async fn is_within_budget(&self, model: &Model) -> Result<bool, StoreError> {
-        let Some(most) = model.policy.settlement.per_day_max else { return Ok(true) };
-        let last = self.store.jobs(model.id, Some(JobKind::Settlement), None, most).await?;
-        let is_of_today = |job: &Job| self.now().since(job.created_at) < DAY;
-        Ok(last.iter().filter(|job| is_of_today(job)).count() < most as usize)
     }
 
     /// Whether the last settlement failed for good less than `FAILED_PAUSE` ago.

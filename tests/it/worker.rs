@@ -35,7 +35,7 @@ use uuid::Uuid;
 
 use crate::{
     service::eventually,
-    store::{LEASE, Ledger, model, new_deletion, new_id, on_both, sample_target, samples},
+    store::{LEASE, Ledger, at, model, new_deletion, new_id, on_both, sample_target, samples},
 };
 
 on_both!(
@@ -43,6 +43,7 @@ on_both!(
     a_panic_in_a_batch_fails_its_attempt_and_not_the_worker,
     what_fails_a_batch_for_good_fails_its_requests_only_alone,
     a_settlement_comes_by_itself_once_the_accuracy_fell,
+    a_batch_that_has_to_be_retrained_waits_for_the_budget,
     an_update_is_compared_on_the_samples_that_it_drew,
     what_is_certified_is_published_and_what_is_not_is_retrained,
 );
@@ -287,18 +288,64 @@ async fn what_fails_a_batch_for_good_fails_its_requests_only_alone(ledger: &Ledg
     worker.end().await;
 }
 
-async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
+/// The method `turn-around`, which makes of every answer its contrary.
+fn turns_answers_around(name: &str, _: &MethodParameters) -> Result<Method, MethodError> {
     fn turned_around(task: &Task<'_>) -> Updated {
         let mut weights = task.network.parameters();
         weights.scale(-1.0);
         Updated { network: task.network.with_parameters(&weights), ..unchanged(task) }
     }
-    fn turns_answers_around(name: &str, _: &MethodParameters) -> Result<Method, MethodError> {
-        let unknown = || MethodError::Unknown(name.into());
-        (name == "turn-around")
-            .then(|| Method::Update(Box::new(Made(turned_around)) as Box<dyn Update>))
-            .ok_or_else(unknown)
+    let unknown = || MethodError::Unknown(name.into());
+    (name == "turn-around")
+        .then(|| Method::Update(Box::new(Made(turned_around)) as Box<dyn Update>))
+        .ok_or_else(unknown)
+}
+
+/// A day after the last retraining, or once a quarter is left of the time that the policy grants.
+async fn a_batch_that_has_to_be_retrained_waits_for_the_budget(ledger: &Ledger) {
+    let (clock, blobs) = (Clock::manual(at(0)), Blobs::open("memory:///").unwrap());
+    let worker = Running::start(ledger, &blobs, &clock, turns_answers_around);
+    let retrained = async |model: &Model| {
+        let versions = ledger.store.versions(model.id, None, 10).await.unwrap();
+        causes(&versions).iter().filter(|cause| **cause == Cause::Settled).count()
+    };
+    for (name, due_within_days, hours) in [("slow", 30, 24), ("pressing", 1, 18)] {
+        let mut model = model_of("turn-around", None);
+        model.name = name.parse().unwrap();
+        model.policy.holdout_accuracy_tolerance = 0.1;
+        model.policy.due_within_days = due_within_days;
+        model.policy.settlement.per_day_max = Some(1);
+        train(ledger, &model, &clock).await;
+        let id = forget(ledger, &model, 0, &clock).await;
+        assert_eq!(completed(ledger, id).await.guarantee, Some(Guarantee::Exact));
+        assert_eq!(retrained(&model).await, 1);
+
+        let mut waiting = Vec::new();
+        for number in [1, 2] {
+            let id = forget(ledger, &model, number, &clock).await;
+            let is_put_off = |it: &DeletionRequest| it.reason.is_some();
+            let request = request_fits(ledger, id, "it is put off", is_put_off).await;
+            assert_eq!((request.state, request.attempts), (DeletionState::Queued, 0));
+            let reason = request.reason.unwrap();
+            assert!(reason.contains("accuracy") && reason.contains("per_day_max"), "{reason}");
+            waiting.push(id);
+        }
+        clock.advance(Duration::from_mins(60 * hours - 1));
+        // What comes now is found to wait as well: the worker has looked at what there is.
+        waiting.push(forget(ledger, &model, 3, &clock).await);
+        request_fits(ledger, waiting[2], "it is put off", |it| it.reason.is_some()).await;
+        assert_eq!(retrained(&model).await, 1);
+        clock.advance(Duration::from_mins(1));
+        for id in waiting {
+            let request = completed(ledger, id).await;
+            assert_eq!((request.guarantee, request.reason), (Some(Guarantee::Exact), None));
+        }
+        assert_eq!(retrained(&model).await, 2, "once for all of them");
     }
+    worker.end().await;
+}
+
+async fn a_settlement_comes_by_itself_once_the_accuracy_fell(ledger: &Ledger) {
     let (clock, blobs) = (Clock::system(), Blobs::open("memory:///").unwrap());
     let worker = Running::start(ledger, &blobs, &clock, turns_answers_around);
     let model = model_of("turn-around", Some(0.5));

@@ -1,5 +1,7 @@
 //! What a worker writes under a lease, and what it may no longer write without.
 
+use std::time::Duration;
+
 use forgetd::{
     domain::{
         deletion::DeletionState,
@@ -15,6 +17,7 @@ use super::{LEASE, Ledger, at, new_id, on_both, publication, sample_target};
 on_both!(
     stale_leases_change_nothing,
     a_released_batch_is_as_it_was,
+    a_batch_that_is_put_off_goes_together_later,
     a_failed_request_goes_alone_and_its_attempts_count_on,
     a_request_fails_for_good,
     trainings_are_retried_cancelled_and_failed,
@@ -39,6 +42,8 @@ async fn stale_leases_change_nothing(ledger: &Ledger) {
         assert!(is_fenced(&store.renew_lease(&stale, at(22), LEASE, None).await));
         assert!(is_fenced(&store.release(&stale, at(22), false).await));
         assert!(is_fenced(&store.fail_attempt(&stale, at(22), "late", None).await));
+        assert!(is_fenced(&store.put_off(&stale, at(22), "late", at(23)).await));
+        assert!(is_fenced(&store.stage_predictions(&stale, &[]).await));
         assert!(is_fenced(&store.acknowledge_cancel(&stale, at(22)).await));
         let mut late = publication(&claimed, at(22), Cause::Unlearned, Some(1));
         late.lease = stale;
@@ -67,6 +72,36 @@ async fn a_released_batch_is_as_it_was(ledger: &Ledger) {
     let second = ledger.claim(at(23)).await.unwrap();
     assert_eq!((second.requests.as_slice(), second.lease.attempt), (ids.as_slice(), 1));
     assert_ne!(second.job.id, first.job.id);
+}
+
+async fn a_batch_that_is_put_off_goes_together_later(ledger: &Ledger) {
+    let model = ledger.trained_model("m", 8).await;
+    let store = &ledger.store;
+    let mut ids = Vec::new();
+    for sample in [0, 1] {
+        ids.push(ledger.delete(&model, vec![sample_target(sample)], at(20)).await);
+    }
+    let batch = ledger.claim(at(21)).await.unwrap();
+    // The callers' deadlines, an hour after the requests, are too soon to press.
+    let day = Duration::from_hours(24);
+    let deadline = store.batch_deadline(batch.job.id, day).await.unwrap();
+    assert_eq!(deadline, Some(at(20).plus(day)));
+    store.put_off(&batch.lease, at(22), "not now", at(50)).await.unwrap();
+    let job = store.job(batch.job.id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.reason.as_deref()), (JobState::Cancelled, Some("not now")));
+    let request = store.deletion(ids[1]).await.unwrap().unwrap().request;
+    assert_eq!((request.state, request.attempts), (DeletionState::Queued, 0));
+    assert_eq!(request.reason.as_deref(), Some("not now"));
+    assert!(ledger.claim(at(49)).await.is_none());
+    let batch = ledger.claim(at(50)).await.unwrap();
+    assert_eq!((batch.requests.clone(), batch.lease.attempt), (ids.clone(), 1));
+
+    // A version that is trained without them leaves nothing to wait for.
+    store.put_off(&batch.lease, at(51), "not now", at(100)).await.unwrap();
+    ledger.train(&model, at(52)).await;
+    let batch = ledger.claim(at(53)).await.unwrap();
+    assert_eq!(batch.requests, ids);
+    assert!(store.batch_samples(batch.job.id).await.unwrap().is_empty());
 }
 
 async fn a_failed_request_goes_alone_and_its_attempts_count_on(ledger: &Ledger) {
