@@ -66,12 +66,13 @@ impl KeysArgs {
                     created_at: clock.now(),
                     revoked_at: None,
                 };
-                ledger.store.create_api_key(&key).await?;
+                ledger.store.create_api_key(&key, None).await?;
                 println!("{id}\n{secret}");
             }
             KeysCommand::Rotate { id } => {
                 let secret = secret(Ids::system().bytes());
-                if !ledger.store.rotate_api_key(id, hash_secret(&secret), clock.now()).await? {
+                if !ledger.store.rotate_api_key(id, hash_secret(&secret), None, clock.now()).await?
+                {
                     return Err(unknown(id));
                 }
                 println!("{id}\n{secret}");
@@ -83,11 +84,12 @@ impl KeysArgs {
                         || "live".to_owned(),
                         |revoked_at| format!("revoked {revoked_at}"),
                     );
-                    println!("{}  {}  {}  {}", key.id, scopes.join(","), end, key.name);
+                    let (id, scopes, limits) = (key.id, scopes.join(","), limits(key.limits));
+                    println!("{id}  {scopes}  {limits}  {end}  {}", key.name);
                 }
             }
             KeysCommand::Revoke { id } => {
-                if !ledger.store.revoke_api_key(id, clock.now()).await? {
+                if !ledger.store.revoke_api_key(id, None, clock.now()).await? {
                     return Err(unknown(id));
                 }
                 println!("revoked {id}");
@@ -102,6 +104,14 @@ impl KeysArgs {
         ledger.store.close().await;
         Ok(())
     }
+}
+
+/// In the words of the options that set them.
+fn limits(limits: KeyLimits) -> String {
+    let requests = limits.requests_per_minute.map(|most| format!("{most} requests per minute"));
+    let samples = limits.samples_per_day.map(|most| format!("{most} samples per day"));
+    let limits: Vec<_> = requests.into_iter().chain(samples).collect();
+    if limits.is_empty() { "no limits".to_owned() } else { limits.join(", ") }
 }
 
 fn unknown(id: Uuid) -> CliError {

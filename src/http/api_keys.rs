@@ -119,7 +119,7 @@ pub struct ApiKeysQuery {
 )]
 pub async fn create(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Json { value: new, .. }: Json<NewApiKey>,
 ) -> Result<impl IntoResponse, Problem> {
     let invalid = |detail: String| Problem::InvalidBody { detail, spot: Spot::default() };
@@ -143,7 +143,7 @@ pub async fn create(
         created_at: now,
         revoked_at: None,
     };
-    state.store.create_api_key(&key).await?;
+    state.store.create_api_key(&key, caller.api_key_id).await?;
     let location = format!("/v1/api-keys/{}", key.id);
     let made = ApiKeySecret { key: key.into(), secret };
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Answer(made)))
@@ -190,12 +190,12 @@ pub async fn read(
 )]
 pub async fn rotate(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<ApiKeyPath>,
 ) -> Result<Answer<ApiKeySecret>, Problem> {
     let secret = secret(state.ids.bytes());
     let (hash, now) = (hash_secret(&secret), state.clock.now());
-    if !state.store.rotate_api_key(path.id, hash, now).await? {
+    if !state.store.rotate_api_key(path.id, hash, caller.api_key_id, now).await? {
         return Err(Problem::NotFound(Resource::ApiKey));
     }
     forget_cached(&state);
@@ -210,10 +210,10 @@ pub async fn rotate(
 )]
 pub async fn revoke(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<ApiKeyPath>,
 ) -> Result<Answer<ApiKeyView>, Problem> {
-    if !state.store.revoke_api_key(path.id, state.clock.now()).await? {
+    if !state.store.revoke_api_key(path.id, caller.api_key_id, state.clock.now()).await? {
         return Err(Problem::NotFound(Resource::ApiKey));
     }
     forget_cached(&state);

@@ -37,7 +37,7 @@ pub struct Tombstone {
 )]
 pub async fn lift(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<ModelPath>,
     Json { value: tombstone, .. }: Json<Tombstone>,
 ) -> Result<StatusCode, Problem> {
@@ -49,7 +49,8 @@ pub async fn lift(
         });
     }
     let target = targets::target(&state.service_key, model.id, tombstone.kind, &tombstone.id);
-    if state.store.lift_tombstone(model.id, target, state.clock.now()).await? {
+    let (by, now) = (caller.api_key_id, state.clock.now());
+    if state.store.lift_tombstone(model.id, target, by, now).await? {
         Ok(StatusCode::NO_CONTENT)
     } else {
         Err(Problem::NotFound(Resource::Tombstone))

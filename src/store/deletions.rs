@@ -141,6 +141,7 @@ impl Store {
         &self,
         model_id: Uuid,
         target: Target,
+        by: Option<Uuid>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         writing!(self, "lift_tombstone", async |tx| {
@@ -150,7 +151,7 @@ impl Store {
                 TargetKind::Subject => readmit_subject(tx, model_id, target.key, now).await?,
             };
             let Some(deletion_id) = lifted else { return Ok(false) };
-            let details = serde_json::json!({"kind": target.kind, "key": target.key});
+            let details = serde_json::json!({"by": by, "kind": target.kind, "key": target.key});
             tx.record(now, AuditKind::TombstoneLifted, model_id, deletion_id, details);
             Ok(true)
         })

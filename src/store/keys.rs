@@ -18,7 +18,8 @@ use crate::{
 };
 
 impl Store {
-    pub async fn create_api_key(&self, key: &ApiKey) -> Result<(), StoreError> {
+    /// `by` is the administrator's key, for the record, here and below; absent on the command line.
+    pub async fn create_api_key(&self, key: &ApiKey, by: Option<Uuid>) -> Result<(), StoreError> {
         writing!(self, "create_api_key", async |tx| {
             tx.query(
                 "INSERT INTO api_keys (id, name, hash, scopes, requests_per_minute,
@@ -34,7 +35,11 @@ impl Store {
             .time(key.created_at)
             .execute_one()
             .await?;
-            let details = serde_json::json!({"limits": key.limits, "scopes": key.scopes});
+            let details = serde_json::json!({
+                "by": by,
+                "limits": key.limits,
+                "scopes": key.scopes,
+            });
             tx.record(key.created_at, AuditKind::ApiKeyCreated, None, key.id, details);
             Ok(())
         })
@@ -70,6 +75,7 @@ impl Store {
         &self,
         id: Uuid,
         hash: Digest,
+        by: Option<Uuid>,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
         writing!(self, "rotate_api_key", async |tx| {
@@ -77,19 +83,24 @@ impl Store {
             if tx.query(sql).digest(&hash).bind(id).execute().await? == 0 {
                 return Ok(false);
             }
-            tx.record(now, AuditKind::ApiKeyRotated, None, id, serde_json::json!({}));
+            tx.record(now, AuditKind::ApiKeyRotated, None, id, serde_json::json!({"by": by}));
             Ok(true)
         })
     }
 
     /// False when there is no such live key.
-    pub async fn revoke_api_key(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn revoke_api_key(
+        &self,
+        id: Uuid,
+        by: Option<Uuid>,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
         writing!(self, "revoke_api_key", async |tx| {
             let sql = "UPDATE api_keys SET revoked_at = $1 WHERE id = $2 AND revoked_at IS NULL";
             if tx.query(sql).time(now).bind(id).execute().await? == 0 {
                 return Ok(false);
             }
-            tx.record(now, AuditKind::ApiKeyRevoked, None, id, serde_json::json!({}));
+            tx.record(now, AuditKind::ApiKeyRevoked, None, id, serde_json::json!({"by": by}));
             Ok(true)
         })
     }

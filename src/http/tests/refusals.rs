@@ -91,7 +91,7 @@ async fn keys_do_what_their_scopes_say() {
             created_at: Timestamp::from_micros(0),
             revoked_at: None,
         };
-        service.state.store.create_api_key(&key).await.unwrap();
+        service.state.store.create_api_key(&key, None).await.unwrap();
     }
     let get = async |path: &str, secret: &str| {
         let request = Request::get(path).header("Authorization", format!("Bearer {secret}"));

@@ -14,15 +14,16 @@ use super::{
 
 /// Makes a key with these scopes; returns its id and its secret.
 fn make_key(service: &Service, scopes: &str) -> (String, String) {
-    let made = service
-        .command()
-        .args(["keys", "add", "--name", "test", "--scope", scopes])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let text = String::from_utf8(made.stdout).unwrap();
-    let mut lines = text.lines().map(str::to_owned);
-    (lines.next().unwrap(), lines.next().unwrap())
+    let made = keys(service, &["add", "--name", "test", "--scope", scopes]);
+    let (id, secret) = made.trim().split_once('\n').unwrap();
+    (id.to_owned(), secret.to_owned())
+}
+
+/// What a command about keys prints.
+fn keys(service: &Service, arguments: &[&str]) -> String {
+    let done = service.command().arg("keys").args(arguments).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +60,18 @@ async fn a_key_opens_what_its_scopes_say_and_nothing_else() {
         assert_eq!(post(requests, Some(&predict), &deletion).await.status, StatusCode::FORBIDDEN);
         assert_eq!(post(requests, Some(&delete), &deletion).await.status, StatusCode::ACCEPTED);
 
+        let rotated = keys(&service, &["rotate", &id]);
+        let (same, secret) = rotated.trim().split_once('\n').unwrap();
+        assert_eq!(same, id);
+        super::eventually(
+            "the key's secret is another",
+            async || post(&infer, Some(&predict), &row).await.status,
+            |status| *status == StatusCode::UNAUTHORIZED,
+        )
+        .await;
+        let predict = secret.to_owned();
+        assert_eq!(post(&infer, Some(&predict), &row).await.status, StatusCode::OK);
+
         let revoked = service.command().args(["keys", "revoke", &id]).output().unwrap();
         assert!(revoked.status.success());
         super::eventually(
@@ -68,6 +81,33 @@ async fn a_key_opens_what_its_scopes_say_and_nothing_else() {
         )
         .await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_listed_with_their_limits_and_never_their_secrets() {
+    let service = Service::start(Database::Sqlite).await;
+    let limits = ["--requests-per-minute", "60", "--samples-per-day", "100"];
+    let made = ["add", "--name", "intake", "--scope", "delete", "--scope", "predict"];
+    let limited = keys(&service, &[&made[..], &limits].concat());
+    let (limited, secret) = limited.trim().split_once('\n').unwrap();
+    let (free, _) = make_key(&service, "admin");
+    keys(&service, &["revoke", &free]);
+
+    let list = keys(&service, &["list"]);
+    let [first, second] = list.lines().collect::<Vec<_>>().try_into().unwrap();
+    let shown = "60 requests per minute, 100 samples per day  live  intake";
+    assert!(first.starts_with(limited) && first.ends_with(shown), "{first}");
+    assert!(first.contains("predict") && first.contains("delete"), "{first}");
+    assert!(
+        second.starts_with(&*free) && second.contains("admin  no limits  revoked "),
+        "{second}"
+    );
+    assert!(!list.contains(secret));
+
+    let unknown = service.command().args(["keys", "rotate", &free]).output().unwrap();
+    assert!(!unknown.status.success());
+    let error = String::from_utf8(unknown.stderr).unwrap();
+    assert!(error.contains("there is no live key"), "{error}");
 }
 
 async fn people_ready(service: &Service, key: &str) {

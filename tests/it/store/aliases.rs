@@ -78,7 +78,7 @@ async fn who_comes_back_under_another_name_is_refused(ledger: &Ledger) {
     assert_eq!(refused(ledger, &model, comes_back()).await, Some(Conflict::SubjectDeleted));
     let stranger = known_as(200, subject_key(300), &["ben@"]);
     assert_eq!(refused(ledger, &model, stranger).await, None);
-    ledger.store.lift_tombstone(model.id, subject_target(100), at(23)).await.unwrap();
+    ledger.store.lift_tombstone(model.id, subject_target(100), None, at(23)).await.unwrap();
     assert_eq!(refused(ledger, &model, comes_back()).await, None);
 }
 

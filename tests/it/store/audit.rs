@@ -85,11 +85,11 @@ async fn keys_are_found_by_hash_until_revoked(ledger: &Ledger) {
         revoked_at: None,
     };
     let store = &ledger.store;
-    store.create_api_key(&key).await.unwrap();
+    store.create_api_key(&key, None).await.unwrap();
     assert_eq!(store.api_key(key.hash).await.unwrap(), Some(key.clone()));
     assert_eq!(store.api_key(hash_secret("guess")).await.unwrap(), None);
-    assert!(store.revoke_api_key(key.id, at(2)).await.unwrap());
-    assert!(!store.revoke_api_key(key.id, at(3)).await.unwrap());
+    assert!(store.revoke_api_key(key.id, None, at(2)).await.unwrap());
+    assert!(!store.revoke_api_key(key.id, None, at(3)).await.unwrap());
     assert_eq!(store.api_key(key.hash).await.unwrap(), None);
     let revoked = ApiKey { revoked_at: Some(at(2)), ..key };
     assert_eq!(store.api_keys().await.unwrap(), [revoked]);

@@ -105,12 +105,16 @@ async fn tombstones_hold_until_they_are_lifted(ledger: &Ledger) {
         assert_eq!(conflict(ingestion.add(&[sample]).await), (0, expected));
     }
     let store = &ledger.store;
-    assert!(store.lift_tombstone(model.id, subject_target(0), at(30)).await.unwrap());
-    assert!(!store.lift_tombstone(model.id, subject_target(0), at(30)).await.unwrap());
+    let administrator = new_id();
+    let by = Some(administrator);
+    assert!(store.lift_tombstone(model.id, subject_target(0), by, at(30)).await.unwrap());
+    assert!(!store.lift_tombstone(model.id, subject_target(0), None, at(30)).await.unwrap());
     let events = store.audit_events(&AuditFilter::default(), 0, 100).await.unwrap();
     let lifted: Vec<_> =
         events.iter().filter(|event| event.entry.contains("tombstone.lifted")).collect();
-    let names_it = |entry: &str| entry.contains(&subject_key(0).to_string());
+    let names_it = |entry: &str| {
+        entry.contains(&subject_key(0).to_string()) && entry.contains(&administrator.to_string())
+    };
     assert!(lifted.len() == 1 && names_it(&lifted[0].entry), "lifting is on record, once");
     let again = [samples(0..2, 9), vec![new_of_the_subject]].concat();
     ledger.ingest(&model, &again).await;
@@ -170,7 +174,7 @@ async fn a_key_has_room_for_one_sample(ledger: &Ledger) {
     assert!(is_refused(copy().await), "it is claimed");
     ledger.unlearn(at(21)).await;
     assert!(is_refused(copy().await), "it is deleted");
-    assert!(ledger.store.lift_tombstone(model.id, sample_target(0), at(22)).await.unwrap());
+    assert!(ledger.store.lift_tombstone(model.id, sample_target(0), None, at(22)).await.unwrap());
     copy().await.unwrap();
 }
 

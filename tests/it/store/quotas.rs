@@ -29,7 +29,7 @@ pub(super) async fn key(ledger: &Ledger, samples_per_day: u64) -> ApiKey {
         created_at: at(0),
         revoked_at: None,
     };
-    ledger.store.create_api_key(&key).await.unwrap();
+    ledger.store.create_api_key(&key, None).await.unwrap();
     key
 }
 
@@ -49,13 +49,14 @@ async fn a_key_is_found_by_its_newest_secret_until_it_is_revoked(ledger: &Ledger
     assert_eq!(store.api_key(key.hash).await.unwrap().as_ref(), Some(&key));
     assert_eq!(store.api_key_by_id(key.id).await.unwrap().as_ref(), Some(&key));
     let hash = hash_secret("another");
-    assert!(store.rotate_api_key(key.id, hash, at(1)).await.unwrap());
+    let administrator = new_id();
+    assert!(store.rotate_api_key(key.id, hash, Some(administrator), at(1)).await.unwrap());
     assert_eq!(store.api_key(key.hash).await.unwrap(), None);
     let rotated = ApiKey { hash, ..key.clone() };
     assert_eq!(store.api_key(hash).await.unwrap(), Some(rotated));
-    assert!(store.revoke_api_key(key.id, at(2)).await.unwrap());
-    assert!(!store.revoke_api_key(key.id, at(2)).await.unwrap());
-    assert!(!store.rotate_api_key(key.id, hash_secret("late"), at(3)).await.unwrap());
+    assert!(store.revoke_api_key(key.id, Some(administrator), at(2)).await.unwrap());
+    assert!(!store.revoke_api_key(key.id, None, at(2)).await.unwrap());
+    assert!(!store.rotate_api_key(key.id, hash_secret("late"), None, at(3)).await.unwrap());
     assert_eq!(store.api_key(hash).await.unwrap(), None);
     let revoked = store.api_key_by_id(key.id).await.unwrap().unwrap();
     assert_eq!(revoked.revoked_at, Some(at(2)));
@@ -63,6 +64,8 @@ async fn a_key_is_found_by_its_newest_secret_until_it_is_revoked(ledger: &Ledger
     for (event, kind) in events.iter().zip(["created", "rotated", "revoked"]) {
         assert!(event.entry.contains(&format!("api_key.{kind}")), "{}", event.entry);
         assert!(!event.entry.contains("intake"));
+        let by = if kind == "created" { "null".to_owned() } else { format!("\"{administrator}\"") };
+        assert!(event.entry.contains(&format!("\"by\":{by}")), "{}", event.entry);
     }
     assert_eq!(events.len(), 3);
 }

@@ -125,7 +125,7 @@ impl Machine {
             }
             Verb::Lift { model, target } => {
                 let id = self.models[model].id;
-                let lifted = self.ledger.store.lift_tombstone(id, keyed(target), now).await;
+                let lifted = self.ledger.store.lift_tombstone(id, keyed(target), None, now).await;
                 assert_eq!(lifted.unwrap(), self.reference.lift(model, target));
             }
             Verb::Enqueue { model, kind } => {
