@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use tracing::{Instrument as _, field};
+use uuid::Uuid;
 
 use crate::http::{drp, inference, opendsr, problem::Problem, state::State};
 
@@ -105,12 +106,11 @@ pub fn panicked(_: Box<dyn Any + Send>) -> Response {
     Problem::Internal.into_response()
 }
 
-/// The caller's id for the request, if it is plain enough to stand in a log.
+/// The caller's id for the request, if it is a UUID or 32 hexadecimal digits, as proxies make them:
+/// anything else might be a name, which has no place in a log.
 fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    let fits = (1..=64).contains(&id.len()) && id.bytes().all(plain);
-    fits.then(|| id.to_owned())
+    Uuid::try_parse(id).ok().map(|_| id.to_owned())
 }
 
 /// Callers may make up methods; metrics have room for those that exist.
@@ -134,13 +134,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_plain_request_ids_are_taken_over() {
+    fn only_request_ids_that_name_nobody_are_taken_over() {
         let id = |value: &str| {
             let value = HeaderValue::from_str(value).unwrap();
             request_id(&HeaderMap::from_iter([(REQUEST_ID, value)]))
         };
-        assert_eq!(id("abc-1.2_3").as_deref(), Some("abc-1.2_3"));
-        for odd in ["", "a b", "alice@example.org", &"x".repeat(65)] {
+        for made in ["0199d8a5-3bae-768f-add6-dbceeec78573", "4bf92f3577b34da6a3ce929d0e0e4736"] {
+            assert_eq!(id(made).as_deref(), Some(made));
+        }
+        for odd in ["", "a b", "person-7", "alice@example.org", "19840531", &"f".repeat(33)] {
             assert_eq!(id(odd), None, "{odd}");
         }
     }
