@@ -1,28 +1,35 @@
-//! Fingerprint of the code that decides results: `forgetd evaluate` keeps trained models and
-//! measured figures between runs, and may use them again only where the same code made them.
+//! Two fingerprints. That of the code which decides results: `forgetd evaluate` keeps trained models and
+//! measured figures between runs, and may use them again only where the same code made them. And that of
+//! all sources, by which a certificate says what made a version.
 //!
 //! Says also that migrations are part of the program, which Cargo cannot know of new ones.
 
 use std::{
+    fmt::Write as _,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+
 fn main() -> io::Result<()> {
-    println!("cargo:rerun-if-changed=migrations");
-    println!("cargo:rustc-env=FORGETD_RESULTS_CODE={}", fingerprint()?);
+    for path in ["src", "migrations", "Cargo.lock"] {
+        println!("cargo:rerun-if-changed={path}");
+    }
+    println!("cargo:rustc-env=FORGETD_RESULTS_CODE={}", results_code()?);
+    println!("cargo:rustc-env=FORGETD_SOURCE={}", source()?);
     Ok(())
 }
 
-/// Of the code, and of which dependencies it is compiled with.
-fn fingerprint() -> io::Result<String> {
+/// Of the code, and of which dependencies it is compiled with. What is drawn and written from figures
+/// decides none of them.
+fn results_code() -> io::Result<String> {
     let mut paths = vec![PathBuf::from("Cargo.lock")];
-    println!("cargo:rerun-if-changed=Cargo.lock");
     for folder in ["src/nn", "src/unlearning", "src/evaluation"] {
-        println!("cargo:rerun-if-changed={folder}");
-        paths.extend(sources(Path::new(folder))?);
+        let found = files(Path::new(folder))?.into_iter();
+        paths.extend(found.filter(|path| !path.starts_with("src/evaluation/report")));
     }
     paths.sort();
     let mut hasher = DefaultHasher::new();
@@ -33,16 +40,36 @@ fn fingerprint() -> io::Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// What is drawn and written from figures decides none of them.
-fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
+/// The first 16 digits of what this prints, in a checkout:
+/// `find src migrations Cargo.lock -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`
+fn source() -> io::Result<String> {
+    let mut paths = vec![PathBuf::from("Cargo.lock")];
+    for folder in ["src", "migrations"] {
+        paths.extend(files(Path::new(folder))?);
+    }
+    let mut names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+    names.sort();
+    let mut lines = Sha256::new();
+    for name in names {
+        lines.update(format!("{}  {name}\n", hex(&Sha256::digest(fs::read(&*name)?))));
+    }
+    Ok(hex(&lines.finalize())[..16].to_owned())
+}
+
+fn hex(digest: &[u8]) -> String {
+    let mut hex = String::new();
+    for byte in digest {
+        write!(hex, "{byte:02x}").expect("a string takes it all");
+    }
+    hex
+}
+
+fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.ends_with("evaluation/report") {
-            continue;
-        }
         if path.is_dir() {
-            found.extend(sources(&path)?);
+            found.extend(files(&path)?);
         } else {
             found.push(path);
         }

@@ -86,7 +86,7 @@ pub struct VersionFacts {
     #[schema(value_type = Object)]
     pub method: Value,
     pub metrics: VersionMetrics,
-    /// Version of forgetd that made it.
+    /// Version of forgetd that made it, and after a `+` the beginning of a digest of its sources.
     pub forgetd: String,
     pub published_at: Timestamp,
 }

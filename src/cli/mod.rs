@@ -33,7 +33,7 @@ use crate::{
 
 /// A deletion-request service for machine-learned models.
 #[derive(Parser, Debug)]
-#[command(name = "forgetd", version)]
+#[command(name = "forgetd", version = crate::VERSION)]
 struct Cli {
     /// The configuration, a TOML file; FORGETD_* variables and flags win over it.
     #[arg(long, global = true, env = "FORGETD_CONFIG")]

@@ -71,7 +71,7 @@ pub(super) async fn replay(
                  of another time give other weights too",
                 again.weights,
                 version.forgetd,
-                env!("CARGO_PKG_VERSION"),
+                crate::VERSION,
             ),
         ),
         Err(ReplayError::Store(error)) => return Err(error.into()),

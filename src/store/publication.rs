@@ -144,7 +144,7 @@ async fn insert_version(
     let details = serde_json::json!({
         "cause": version.cause,
         "epoch": epoch,
-        "forgetd": env!("CARGO_PKG_VERSION"),
+        "forgetd": crate::VERSION,
         "method": version.method,
         "metrics": version.metrics,
         "parent_epoch": version.parent_epoch,

@@ -11,5 +11,6 @@ mod service;
 mod serving;
 mod store;
 mod upkeep;
+mod version;
 mod webhooks;
 mod worker;
