@@ -2,9 +2,6 @@
 //!
 //! ARCHITECTURE.md maps the floors; modules import only from the floors below their own.
 
-/// Which forgetd this is: its version, and the beginning of the SHA-256 of its sources (`build.rs`).
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "+", env!("FORGETD_SOURCE"));
-
 pub mod app;
 pub mod audit;
 pub mod broker;

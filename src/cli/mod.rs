@@ -24,7 +24,7 @@ use crate::{
     app::{AppError, Ledger, LedgerError},
     broker::BrokerError,
     dataset::raw_sample::ReadError,
-    domain::chain::Chain,
+    domain::{chain::Chain, program},
     evaluation::EvaluationError,
     notary::NotaryError,
     outbound::OutboundError,
@@ -33,7 +33,7 @@ use crate::{
 
 /// A deletion-request service for machine-learned models.
 #[derive(Parser, Debug)]
-#[command(name = "forgetd", version = crate::VERSION)]
+#[command(name = "forgetd", version = program::VERSION)]
 struct Cli {
     /// The configuration, a TOML file; FORGETD_* variables and flags win over it.
     #[arg(long, global = true, env = "FORGETD_CONFIG")]

@@ -10,7 +10,7 @@ use crate::{
         statement::{Statement, VersionFacts},
     },
     clock::{Clock, Ids},
-    domain::{chain::Chain, deletion::Target},
+    domain::{chain::Chain, deletion::Target, program},
     worker::{Origin, Recorded, RecordedUpdate, ReplayError},
 };
 
@@ -71,7 +71,7 @@ pub(super) async fn replay(
                  of another time give other weights too",
                 again.weights,
                 version.forgetd,
-                crate::VERSION,
+                program::VERSION,
             ),
         ),
         Err(ReplayError::Store(error)) => return Err(error.into()),

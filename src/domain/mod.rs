@@ -15,6 +15,7 @@ pub mod job;
 pub mod misfit;
 pub mod model;
 pub mod network;
+pub mod program;
 pub mod sample;
 pub mod schema;
 pub mod sealing;

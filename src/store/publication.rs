@@ -8,6 +8,7 @@ use crate::{
         identity::Digest,
         job::{Job, JobKind, JobState, Lease},
         network::NetworkSpec,
+        program,
         timestamp::Timestamp,
         version::{Cause, VersionMetrics},
     },
@@ -144,7 +145,7 @@ async fn insert_version(
     let details = serde_json::json!({
         "cause": version.cause,
         "epoch": epoch,
-        "forgetd": crate::VERSION,
+        "forgetd": program::VERSION,
         "method": version.method,
         "metrics": version.metrics,
         "parent_epoch": version.parent_epoch,

@@ -14,7 +14,7 @@ fn the_version_names_the_sources() {
         .output()
         .unwrap();
     let digest = String::from_utf8(done.stdout).unwrap();
-    let (version, source) = forgetd::VERSION.split_once('+').unwrap();
+    let (version, source) = forgetd::domain::program::VERSION.split_once('+').unwrap();
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
     assert_eq!(source, &digest[..16]);
 }

@@ -124,7 +124,7 @@ async fn it_says_what_was_done(service: &Service, certificate: &Value, id: &str)
     assert_eq!(field(statement, "/request/targets/1/rejection"), "unknown_subject");
     assert!(field(statement, "/version/method/seed").is_u64(), "{statement:#}");
     assert!(field(statement, "/version/method/parameters").is_object(), "{statement:#}");
-    assert_eq!(field(statement, "/version/forgetd"), forgetd::VERSION);
+    assert_eq!(field(statement, "/version/forgetd"), forgetd::domain::program::VERSION);
     let request = service.get(&format!("/v1/deletion-requests/{id}")).await.body;
     // In the log 1.0 is 1.
     assert_eq!(canonical(field(statement, "/batch/evidence")), canonical(&request["evidence"]));
