@@ -6,9 +6,7 @@
 
 use std::{
     fmt::Write as _,
-    fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -26,27 +24,20 @@ fn main() -> io::Result<()> {
 /// Of the code, and of which dependencies it is compiled with. What is drawn and written from figures
 /// decides none of them.
 fn results_code() -> io::Result<String> {
-    let mut paths = vec![PathBuf::from("Cargo.lock")];
-    for folder in ["src/nn", "src/unlearning", "src/evaluation"] {
-        let found = files(Path::new(folder))?.into_iter();
-        paths.extend(found.filter(|path| !path.starts_with("src/evaluation/report")));
-    }
-    paths.sort();
-    let mut hasher = DefaultHasher::new();
-    for path in paths {
-        path.hash(&mut hasher);
-        fs::read(&path)?.hash(&mut hasher);
-    }
-    Ok(format!("{:016x}", hasher.finish()))
+    let mut paths = files(&["src/nn", "src/unlearning", "src/evaluation"])?;
+    paths.retain(|path| !path.starts_with("src/evaluation/report"));
+    fingerprint(paths)
 }
 
 /// The first 16 digits of what this prints, in a checkout:
 /// `find src migrations Cargo.lock -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`
 fn source() -> io::Result<String> {
-    let mut paths = vec![PathBuf::from("Cargo.lock")];
-    for folder in ["src", "migrations"] {
-        paths.extend(files(Path::new(folder))?);
-    }
+    fingerprint(files(&["src", "migrations"])?)
+}
+
+/// Of these files and of Cargo.lock.
+fn fingerprint(mut paths: Vec<PathBuf>) -> io::Result<String> {
+    paths.push("Cargo.lock".into());
     let mut names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
     names.sort();
     let mut lines = Sha256::new();
@@ -64,14 +55,16 @@ fn hex(digest: &[u8]) -> String {
     hex
 }
 
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+fn files(folders: &[impl AsRef<Path>]) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            found.extend(files(&path)?);
-        } else {
-            found.push(path);
+    for folder in folders {
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                found.extend(files(&[path])?);
+            } else {
+                found.push(path);
+            }
         }
     }
     Ok(found)

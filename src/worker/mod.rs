@@ -3,8 +3,9 @@
 //! `Worker::run` is the loop; `lease.rs` keeps the claim alive and tells the computation when to
 //! stop; `unlearning.rs` is the way of a batch, `draw.rs` what it sees beside what it forgets, in the
 //! order of `permutation.rs`, and `reserve.rs` how that is read in advance; `retraining.rs` is the way
-//! of training and settlement, and `budget.rs` how often requests may call for it; `upkeep.rs` is what any worker may do at any time, twice without harm,
-//! of which `destruction.rs` destroys weights; `replay.rs` makes a version again to compare it.
+//! of training and settlement, and `budget.rs` how often requests may call for it; `upkeep.rs` is what
+//! any worker may do at any time, twice without harm, of which `destruction.rs` destroys what nobody
+//! needs any more; `replay.rs` makes a version again to compare it.
 
 mod budget;
 mod compute;
