@@ -340,6 +340,16 @@ pub fn prediction(sample_id: Uuid) -> SamplePredictions {
     SamplePredictions { sample_id, out_of_fold: vec![-0.5, -1.0], anchor: vec![-0.25, -1.5] }
 }
 
+/// A training that has staged predictions of three samples.
+pub async fn staging(store: &Store, model: &Model, now: Timestamp) -> Claimed {
+    store.enqueue_job(new_id(), model.id, JobKind::Training, now).await.unwrap();
+    let training = store.claim(&claim(now)).await.unwrap().unwrap();
+    let samples = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
+    let predictions: Vec<_> = samples.iter().map(|it| prediction(it.id)).collect();
+    store.stage_predictions(&training.lease, &predictions).await.unwrap();
+    training
+}
+
 pub fn claim(now: Timestamp) -> Claim {
     Claim {
         now,

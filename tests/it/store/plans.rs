@@ -21,8 +21,8 @@ use forgetd::{
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::{
-    LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, prediction, publication,
-    sample_target, samples, subject_key, subject_target,
+    LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, publication,
+    sample_target, samples, staging, subject_key, subject_target,
     webhooks::{settings, webhook},
 };
 
@@ -230,7 +230,8 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.retire_replica(replica).await.unwrap();
     store.complete_propagated(at(36)).await.unwrap();
     store.superseded(at(37), None, 9).await.unwrap();
-    give_up_a_training(&store, &model).await;
+    let training = staging(&store, &model, at(38)).await;
+    store.fail_attempt(&training.lease, at(38), "given up", None).await.unwrap();
     assert!(store.remove_stale_predictions(9).await.unwrap());
     store.unsettled(model.id, LEASE).await.unwrap();
     store.retrainings(model.id, at(0), 9).await.unwrap();
@@ -323,16 +324,6 @@ async fn deliver(store: &Store, model: &Model) {
     store.outbox_depth().await.unwrap();
     store.prune_outbox(at(0), at(42)).await.unwrap();
     store.remove_webhook(webhook_id, at(43)).await.unwrap();
-}
-
-/// It had staged some predictions.
-async fn give_up_a_training(store: &Store, model: &Model) {
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(38)).await.unwrap();
-    let training = store.claim(&claim(at(38))).await.unwrap().unwrap();
-    let samples = store.samples(model.id, Split::Train, 100, 3).await.unwrap();
-    let predictions: Vec<_> = samples.iter().map(|it| prediction(it.id)).collect();
-    store.stage_predictions(&training.lease, &predictions).await.unwrap();
-    store.fail_attempt(&training.lease, at(38), "given up", None).await.unwrap();
 }
 
 /// A request of another protocol, from its acceptance to its withdrawal.

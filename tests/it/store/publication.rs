@@ -12,7 +12,9 @@ use forgetd::{
     store::{LineageSample, Publication, StoreError, Unsettled},
 };
 
-use super::{Ledger, at, new_id, on_both, publication, sample_target, samples, subject_target};
+use super::{
+    Ledger, at, new_id, on_both, publication, sample_target, samples, staging, subject_target,
+};
 
 on_both!(
     a_training_opens_contributions,
@@ -213,14 +215,10 @@ async fn deleted_samples_leave_every_set_of_predictions(ledger: &Ledger) {
     let store = &ledger.store;
     let staged = "SELECT COUNT(*) FROM sample_predictions";
     assert_eq!(ledger.train(&model, at(19)).await, Some(2));
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
-    let lost = ledger.claim(at(20)).await.unwrap();
-    let train = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
-    let predictions: Vec<_> = train.iter().map(|it| super::prediction(it.id)).collect();
-    store.stage_predictions(&lost.lease, &predictions).await.unwrap();
+    let lost = staging(store, &model, at(20)).await;
     assert_eq!(ledger.integer(staged).await, 12 + 12 + 3);
     store.release(&lost.lease, at(21), false).await.unwrap();
-    let fenced = store.stage_predictions(&lost.lease, &predictions).await;
+    let fenced = store.stage_predictions(&lost.lease, &[]).await;
     assert!(matches!(fenced, Err(StoreError::Fenced { .. })));
 
     ledger.delete(&model, vec![sample_target(0)], at(22)).await;
@@ -243,11 +241,7 @@ async fn sets_of_predictions_that_no_version_has_are_removed(ledger: &Ledger) {
     assert!(store.remove_stale_predictions(9).await.unwrap());
     assert_eq!((ledger.integer(staged).await, ledger.integer(sets).await), (12, 1));
 
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
-    let training = ledger.claim(at(20)).await.unwrap();
-    let train = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
-    let predictions: Vec<_> = train.iter().map(|it| super::prediction(it.id)).collect();
-    store.stage_predictions(&training.lease, &predictions).await.unwrap();
+    let training = staging(store, &model, at(20)).await;
     assert!(!store.remove_stale_predictions(9).await.unwrap(), "a training writes them");
     store.release(&training.lease, at(21), false).await.unwrap();
     assert!(store.remove_stale_predictions(9).await.unwrap(), "and gave up");

@@ -339,18 +339,17 @@ impl Machine {
             ..filled
         };
         let store = &self.ledger.store;
-        let mut staged = Ok(());
-        if is_exact {
-            // In pieces, as a worker does it.
-            for samples in held.loaded.chunks(3) {
-                let predictions: Vec<_> = samples.iter().copied().map(prediction).collect();
-                staged = store.stage_predictions(&held.claimed.lease, &predictions).await;
+        let publishing = async {
+            if is_exact {
+                // In pieces, as a worker does it.
+                for samples in held.loaded.chunks(3) {
+                    let predictions: Vec<_> = samples.iter().copied().map(prediction).collect();
+                    store.stage_predictions(&held.claimed.lease, &predictions).await?;
+                }
             }
-        }
-        let published = match staged {
-            Ok(()) => store.publish(&publication).await,
-            Err(error) => Err(error),
+            store.publish(&publication).await
         };
+        let published = publishing.await;
         agree(published, self.reference.publish(held.lease, &what));
     }
 
