@@ -1,6 +1,6 @@
 //! Sealing what speaks of a sample: AES-256-GCM (NIST SP 800-38D) under a data key of the sample's
 //! own, which is kept only wrapped under the service's master key. What was sealed is gone once its
-//! data key is. Secrets of webhooks are sealed under the master key itself.
+//! data key is. Encodings of versions and secrets of webhooks are sealed under the master key itself.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use secrecy::{ExposeSecret, SecretBox, zeroize::Zeroize};
@@ -27,10 +27,11 @@ pub enum Part {
     Content,
     Predictions,
     WebhookSecret,
+    Encoding,
 }
 
-/// Whose text it is. It is authenticated with the text: moved to another sample, model or column,
-/// a sealed text does not open.
+/// Whose text it is. It is authenticated with the text: moved to another sample, version, model or
+/// column, a sealed text does not open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     pub model_id: Uuid,
@@ -41,6 +42,11 @@ impl Owner {
     /// A webhook is no sample, and no model's.
     const fn webhook(id: Uuid) -> Self {
         Self { model_id: Uuid::nil(), sample_id: id }
+    }
+
+    /// What a version has is no sample's: its epoch stands in for one.
+    const fn version(model_id: Uuid, epoch: u64) -> Self {
+        Self { model_id, sample_id: Uuid::from_u64_pair(0, epoch) }
     }
 }
 
@@ -102,6 +108,28 @@ impl MasterKey {
         bytes.zeroize();
         secret.map(WebhookSecret::new)
     }
+
+    /// Nonce, ciphertext and tag, end to end.
+    pub fn seal_encoding(
+        &self,
+        encoding: &[u8],
+        model_id: Uuid,
+        epoch: u64,
+        nonce: [u8; NONCE_BYTES],
+    ) -> Vec<u8> {
+        seal(&self.cipher, Part::Encoding, Owner::version(model_id, epoch), nonce, encoding)
+    }
+
+    /// # Errors
+    /// When the encoding was sealed under another master key or for another version.
+    pub fn open_encoding(
+        &self,
+        sealed: &[u8],
+        model_id: Uuid,
+        epoch: u64,
+    ) -> Result<Vec<u8>, SealError> {
+        open(&self.cipher, Part::Encoding, Owner::version(model_id, epoch), sealed)
+    }
 }
 
 impl DataKey {
@@ -132,6 +160,7 @@ fn place(part: Part, owner: Owner) -> Aad<[u8; 33]> {
         Part::Content => 2,
         Part::Predictions => 3,
         Part::WebhookSecret => 4,
+        Part::Encoding => 5,
     };
     bytes[1..17].copy_from_slice(owner.model_id.as_bytes());
     bytes[17..].copy_from_slice(owner.sample_id.as_bytes());
@@ -229,6 +258,16 @@ mod tests {
         assert!(master.open_secret(&sealed, Uuid::from_u128(2)).is_err());
         assert!(MasterKey::new(&[4; KEY_BYTES]).open_secret(&sealed, id).is_err());
         assert!(master.unwrap(&sealed, Owner::webhook(id)).is_err(), "it is no data key");
+    }
+
+    #[test]
+    fn an_encoding_opens_for_that_version_only() {
+        let (master, model) = (MasterKey::new(&[3; KEY_BYTES]), Uuid::from_u128(1));
+        let sealed = master.seal_encoding(b"yes, no", model, 7, [1; NONCE_BYTES]);
+        assert_eq!(master.open_encoding(&sealed, model, 7).unwrap(), b"yes, no");
+        assert!(master.open_encoding(&sealed, model, 8).is_err());
+        assert!(master.open_encoding(&sealed, Uuid::from_u128(2), 7).is_err());
+        assert!(MasterKey::new(&[4; KEY_BYTES]).open_encoding(&sealed, model, 7).is_err());
     }
 
     #[test]

@@ -46,17 +46,24 @@ pub struct Version {
     /// SHA-256 of the weights file; stays when the file is gone.
     pub weights: Digest,
     pub network: NetworkSpec,
-    /// The fitted encoder, as `dataset` writes it; null once the weights were destroyed, because
-    /// its categories are words of samples.
-    pub encoder: serde_json::Value,
-    /// Class labels in the order of the network's outputs; none once the weights were destroyed.
-    pub classes: Vec<String>,
+    /// Absent once the weights were destroyed.
+    pub encoding: Option<Encoding>,
     pub metrics: VersionMetrics,
     /// What made it: method or recipe with every parameter and seed.
     pub method: serde_json::Value,
     pub created_at: Timestamp,
     /// When the weights of this superseded version were destroyed.
     pub weights_removed_at: Option<Timestamp>,
+}
+
+/// How samples go into a version's network and what comes out: its categories and its labels are
+/// words of samples, its means and deviations were taken from them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Encoding {
+    /// The fitted encoder, as `dataset` writes it.
+    pub encoder: serde_json::Value,
+    /// Class labels in the order of the network's outputs.
+    pub classes: Vec<String>,
 }
 
 impl Version {

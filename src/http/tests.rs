@@ -25,7 +25,7 @@ use crate::{
         identity::ServiceKey,
         sample::{SamplePredictions, Split},
         sealing::MasterKey,
-        version::{Cause, VersionMetrics},
+        version::{Cause, Encoding, VersionMetrics},
     },
     nn::{network::Network, weights},
     notary::Notary,
@@ -179,8 +179,10 @@ impl Service {
             parent_epoch,
             weights,
             network,
-            classes: encoder.classes().to_vec(),
-            encoder: serde_json::to_value(&encoder).unwrap(),
+            encoding: Encoding {
+                encoder: serde_json::to_value(&encoder).unwrap(),
+                classes: encoder.classes().to_vec(),
+            },
             metrics: VersionMetrics::default(),
             method: json!({}),
         };

@@ -58,7 +58,7 @@ impl From<Version> for VersionView {
             job_id: version.job_id,
             weights: version.weights,
             network: version.network,
-            classes: version.classes,
+            classes: version.encoding.map_or_else(Vec::new, |it| it.classes),
             metrics: version.metrics,
             method: version.method,
             created_at: version.created_at,

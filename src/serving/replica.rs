@@ -235,7 +235,8 @@ fn served(
     bytes: &[u8],
     device: &Device,
 ) -> Result<ServedVersion, LoadError> {
-    let encoder: Encoder = serde_json::from_value(version.encoder).map_err(LoadError::Encoder)?;
+    let encoding = version.encoding.ok_or(LoadError::Gone)?;
+    let encoder: Encoder = serde_json::from_value(encoding.encoder).map_err(LoadError::Encoder)?;
     let network =
         weights::from_safetensors(&version.network, bytes, device).map_err(LoadError::Weights)?;
     let network = Timed::new(network);

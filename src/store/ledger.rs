@@ -91,7 +91,7 @@ impl Store {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Brings the schema up to date; does nothing when it is. A new ledger takes the keyring's
+    /// Brings the schema up to date, and what is kept under it; does nothing when it is. A new ledger takes the keyring's
     /// current master key for its own; another ledger's must be in the keyring.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match &self.shared.pools {
@@ -102,7 +102,8 @@ impl Store {
             location: self.shared.location.clone(),
             reason: error.to_string(),
         })?;
-        self.check_master_key().await
+        self.check_master_key().await?;
+        self.seal_encodings().await
     }
 
     /// Whether the database answers.

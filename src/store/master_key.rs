@@ -12,6 +12,7 @@ use crate::{
         Keyring, Store, StoreError,
         sql::Sql,
         transaction::{Dialect, Tx, reading, writing},
+        versions::reseal_encodings,
         webhooks::reseal_secrets,
     },
 };
@@ -51,8 +52,8 @@ impl Store {
     }
 
     /// Wraps the next data keys after sample `after` under the adopted master key. Returns the last
-    /// one, from which to go on, or `None` once none is left, and no webhook's secret, that another
-    /// master key opens; that is recorded.
+    /// one, from which to go on, or `None` once none is left that another master key opens, and no
+    /// version's encoding and no webhook's secret either; that is recorded.
     pub async fn rewrap_data_keys(
         &self,
         after: Option<Uuid>,
@@ -84,6 +85,7 @@ impl Store {
             tx.query(REWRAP).bind_sealed(&wrapped).execute().await?;
             let last = wrapped.last().map(|(sample_id, _)| *sample_id);
             if last.is_none() {
+                reseal_encodings(tx, keyring).await?;
                 reseal_secrets(tx, keyring).await?;
                 let details = serde_json::json!({"to": master.fingerprint()});
                 tx.record(now, AuditKind::MasterKeyRotated, None, None, details);

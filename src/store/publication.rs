@@ -10,13 +10,14 @@ use crate::{
         network::NetworkSpec,
         program,
         timestamp::Timestamp,
-        version::{Cause, VersionMetrics},
+        version::{Cause, Encoding, VersionMetrics},
     },
     store::{
-        Store, StoreError,
+        Keyring, Store, StoreError,
         erasure::{close_contributions, erase_batch},
         jobs::AT_ONCE,
         leases::hold,
+        master_key::share_master_key,
         transaction::{Tx, writing},
     },
 };
@@ -29,8 +30,7 @@ pub struct NewVersion {
     pub parent_epoch: Option<u64>,
     pub weights: Digest,
     pub network: NetworkSpec,
-    pub encoder: serde_json::Value,
-    pub classes: Vec<String>,
+    pub encoding: Encoding,
     pub metrics: VersionMetrics,
     pub method: serde_json::Value,
 }
@@ -63,6 +63,7 @@ impl Store {
             }
             _ => None,
         };
+        let keyring = self.keyring();
         let published = writing!(self, "publish", async |tx| {
             let job = hold(tx, &publication.lease).await?;
             let sql = "SELECT current_epoch FROM models WHERE id = $1";
@@ -72,7 +73,7 @@ impl Store {
                 Some(version) if version.parent_epoch != current => return Err(tx.fenced()),
                 Some(version) => {
                     let epoch = current.map_or(1, |epoch| epoch + 1);
-                    insert_version(tx, &job, version, epoch, publication.now).await?;
+                    insert_version(tx, keyring, &job, version, epoch, publication.now).await?;
                     if let Some(staged) = &staged {
                         staged.adopt(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
@@ -113,15 +114,17 @@ impl Store {
 
 async fn insert_version(
     tx: &mut Tx,
+    keyring: &Keyring,
     job: &Job,
     version: &NewVersion,
     epoch: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let master = share_master_key(tx, keyring).await?;
     tx.query(
         "INSERT INTO versions (model_id, epoch, cause, parent_epoch, job_id, weights,
-             network, encoder, classes, metrics, method, created_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             network, encoding, metrics, method, created_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(job.model_id)
     .count(epoch)
@@ -130,8 +133,7 @@ async fn insert_version(
     .bind(job.id)
     .digest(&version.weights)
     .json(&version.network)
-    .json(&version.encoder)
-    .json(&version.classes)
+    .bind(keyring.seal_encoding(master, job.model_id, epoch, &version.encoding))
     .json(&version.metrics)
     .json(&version.method)
     .time(now)

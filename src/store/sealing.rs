@@ -10,6 +10,7 @@ use crate::{
         sample::{NewSample, SamplePredictions, Split},
         sealing::{DataKey, MasterKey, Owner, Part, SealError},
         timestamp::Timestamp,
+        version::Encoding,
         webhook::WebhookSecret,
     },
     store::{
@@ -99,6 +100,29 @@ impl Keyring {
         webhook_id: Uuid,
     ) -> Result<WebhookSecret, SealError> {
         self.all().find_map(|key| key.open_secret(sealed, webhook_id).ok()).ok_or(SealError)
+    }
+
+    pub(super) fn seal_encoding(
+        &self,
+        master: &MasterKey,
+        model_id: Uuid,
+        epoch: u64,
+        encoding: &Encoding,
+    ) -> Vec<u8> {
+        let text = serde_json::to_vec(encoding).expect("an encoding is JSON");
+        master.seal_encoding(&text, model_id, epoch, self.ids.bytes())
+    }
+
+    /// Column `encoding` of a row of `versions`, sealed under whichever of the keys.
+    pub(super) fn open_encoding(&self, row: &Row) -> Result<Option<Encoding>, StoreError> {
+        const COLUMN: &str = "encoding";
+        let Some(sealed) = row.get::<Option<Vec<u8>>>(COLUMN)? else { return Ok(None) };
+        let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
+        let text = self
+            .all()
+            .find_map(|key| key.open_encoding(&sealed, model_id, epoch).ok())
+            .ok_or_else(|| row.damaged(COLUMN, SealError))?;
+        serde_json::from_slice(&text).map(Some).map_err(|error| row.damaged(COLUMN, error))
     }
 
     /// For what the ledger writes of its own accord.

@@ -3,12 +3,19 @@
 use uuid::Uuid;
 
 use crate::{
-    domain::{audit::AuditKind, blob_name::BlobName, timestamp::Timestamp, version::Version},
+    domain::{
+        audit::AuditKind,
+        blob_name::BlobName,
+        timestamp::Timestamp,
+        version::{Encoding, Version},
+    },
     store::{
-        Store, StoreError,
+        Keyring, Store, StoreError,
+        master_key::share_master_key,
         replicas::dead_since,
         row::Row,
-        transaction::{reading, writing},
+        sql::Sql,
+        transaction::{Dialect, Tx, reading, writing},
     },
 };
 
@@ -22,6 +29,7 @@ pub struct Superseded {
 
 impl Store {
     pub async fn current_version(&self, model_id: Uuid) -> Result<Option<Version>, StoreError> {
+        let keyring = self.keyring();
         reading!(self, "current_version", async |tx| {
             let row = tx
                 .query(
@@ -32,15 +40,16 @@ impl Store {
                 .bind(model_id)
                 .fetch_optional()
                 .await?;
-            row.as_ref().map(read_version).transpose()
+            row.as_ref().map(|row| read_version(keyring, row)).transpose()
         })
     }
 
     pub async fn version(&self, model_id: Uuid, epoch: u64) -> Result<Option<Version>, StoreError> {
+        let keyring = self.keyring();
         reading!(self, "version", async |tx| {
             let sql = "SELECT * FROM versions WHERE model_id = $1 AND epoch = $2";
             let row = tx.query(sql).bind(model_id).count(epoch).fetch_optional().await?;
-            row.as_ref().map(read_version).transpose()
+            row.as_ref().map(|row| read_version(keyring, row)).transpose()
         })
     }
 
@@ -52,6 +61,7 @@ impl Store {
         limit: u32,
     ) -> Result<Vec<Version>, StoreError> {
         let below = below.and_then(|epoch| i64::try_from(epoch).ok()).unwrap_or(i64::MAX);
+        let keyring = self.keyring();
         reading!(self, "versions", async |tx| {
             let rows = tx
                 .query(
@@ -63,7 +73,7 @@ impl Store {
                 .bind(i64::from(limit))
                 .fetch_all()
                 .await?;
-            rows.iter().map(read_version).collect()
+            rows.iter().map(|row| read_version(keyring, row)).collect()
         })
     }
 
@@ -145,8 +155,8 @@ impl Store {
         })
     }
 
-    /// Records that the blobs of a superseded version are gone, and removes the words that its
-    /// encoder and its classes had from its samples; saying so again changes nothing.
+    /// Records that the blobs of a superseded version are gone, and removes its encoding with the words
+    /// of samples in it; saying so again changes nothing.
     pub async fn mark_weights_removed(
         &self,
         model_id: Uuid,
@@ -158,7 +168,7 @@ impl Store {
             let removed = tx
                 .query(
                     "UPDATE versions
-                     SET weights_removed_at = $1, encoder = 'null', classes = '[]'
+                     SET weights_removed_at = $1, encoding = NULL
                      WHERE model_id = $2 AND epoch = $3 AND weights_removed_at IS NULL
                          AND epoch < (SELECT current_epoch FROM models WHERE id = $2)
                      RETURNING job_id, weights",
@@ -184,6 +194,29 @@ impl Store {
         })
     }
 
+    /// Seals what a ledger kept in the clear before its schema had a place for sealed encodings, and
+    /// removes it from its files.
+    pub(super) async fn seal_encodings(&self) -> Result<(), StoreError> {
+        let keyring = self.keyring();
+        let sealed = writing!(self, "seal_encodings", async |tx| {
+            let unsealed = "DELETE FROM unsealed_encodings RETURNING *";
+            let unsealed = tx.query(unsealed).fetch_all().await?;
+            for row in &unsealed {
+                let encoding =
+                    Encoding { encoder: row.json("encoder")?, classes: row.json("classes")? };
+                let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
+                write_encoding(tx, keyring, model_id, epoch, &encoding).await?;
+            }
+            if !unsealed.is_empty() && tx.dialect() == Dialect::Postgres {
+                // Deleted rows and dropped columns stand in the files until those are written anew.
+                tx.query("TRUNCATE unsealed_encodings").execute().await?;
+                tx.query("CLUSTER versions USING versions_pkey").execute().await?;
+            }
+            Ok(unsealed.len())
+        })?;
+        if sealed == 0 { Ok(()) } else { self.purge_erased().await }
+    }
+
     /// Whether a version that still has its weights has them there, or may yet come to have: the job
     /// that the blob is of has not ended, and may give the same bits at another attempt.
     pub async fn is_referenced(&self, blob: BlobName) -> Result<bool, StoreError> {
@@ -204,7 +237,40 @@ impl Store {
     }
 }
 
-fn read_version(row: &Row) -> Result<Version, StoreError> {
+/// Seals every encoding anew under the adopted master key, whose row this transaction shares.
+pub(super) async fn reseal_encodings(tx: &mut Tx, keyring: &Keyring) -> Result<(), StoreError> {
+    // Locked: what is removed meanwhile must not come back.
+    const ENCODINGS: Sql = Sql {
+        sqlite: "SELECT model_id, epoch, encoding FROM versions WHERE encoding IS NOT NULL",
+        postgres: "SELECT model_id, epoch, encoding FROM versions WHERE encoding IS NOT NULL
+             ORDER BY model_id, epoch FOR UPDATE",
+    };
+    for row in tx.query(ENCODINGS).fetch_all().await? {
+        if let Some(encoding) = keyring.open_encoding(&row)? {
+            let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
+            write_encoding(tx, keyring, model_id, epoch, &encoding).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn write_encoding(
+    tx: &mut Tx,
+    keyring: &Keyring,
+    model_id: Uuid,
+    epoch: u64,
+    encoding: &Encoding,
+) -> Result<(), StoreError> {
+    let master = share_master_key(tx, keyring).await?;
+    tx.query("UPDATE versions SET encoding = $1 WHERE model_id = $2 AND epoch = $3")
+        .bind(keyring.seal_encoding(master, model_id, epoch, encoding))
+        .bind(model_id)
+        .count(epoch)
+        .execute_one()
+        .await
+}
+
+fn read_version(keyring: &Keyring, row: &Row) -> Result<Version, StoreError> {
     Ok(Version {
         model_id: row.uuid("model_id")?,
         epoch: row.count("epoch")?,
@@ -213,8 +279,7 @@ fn read_version(row: &Row) -> Result<Version, StoreError> {
         job_id: row.uuid("job_id")?,
         weights: row.digest("weights")?,
         network: row.json("network")?,
-        encoder: row.json("encoder")?,
-        classes: row.json("classes")?,
+        encoding: keyring.open_encoding(row)?,
         metrics: row.json("metrics")?,
         method: row.json("method")?,
         created_at: row.time("created_at")?,

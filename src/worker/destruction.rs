@@ -26,7 +26,7 @@ const PREDICTIONS_PAGE: u32 = 1_000;
 pub(super) struct Leftovers {
     /// The last version of a full page; the next pass begins behind it, otherwise with the first.
     page_end: Option<(Uuid, u64)>,
-    /// Words of encoders are erased, and may still stand in the database's files.
+    /// Encodings are erased, and may still stand in the database's files.
     is_purge_due: bool,
     /// Blobs that no version named at the last sweep.
     suspects: HashSet<BlobName>,
@@ -55,7 +55,7 @@ impl Worker {
             left.is_purge_due = true;
         }
         if left.is_purge_due {
-            // The words of their encoders go from the files too.
+            // Their encodings go from the files too.
             self.store.purge_erased().await?;
             left.is_purge_due = false;
         }

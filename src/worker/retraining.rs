@@ -14,7 +14,7 @@ use crate::{
         model::Model,
         network::NetworkSpec,
         sample::{SamplePredictions, Split, StoredSample},
-        version::{Cause, VersionMetrics},
+        version::{Cause, Encoding, VersionMetrics},
         watch::Watch,
     },
     fail_point,
@@ -76,8 +76,7 @@ impl Worker {
                 parent_epoch,
                 weights,
                 network: trained.network,
-                encoder: trained.encoder,
-                classes: trained.classes,
+                encoding: trained.encoding,
                 metrics: trained.metrics,
                 method,
             }),
@@ -164,8 +163,7 @@ impl Fitted {
 /// What a training run makes, ready to be stored.
 struct Trained {
     network: NetworkSpec,
-    encoder: serde_json::Value,
-    classes: Vec<String>,
+    encoding: Encoding,
     weights: Vec<u8>,
     predictions: Vec<SamplePredictions>,
     metrics: VersionMetrics,
@@ -201,9 +199,11 @@ impl Trained {
             samples: train.len() as u64,
         };
         Ok(Self {
-            encoder: serde_json::to_value(&encoder)
-                .map_err(|error| JobError::Damaged(error.to_string()))?,
-            classes,
+            encoding: Encoding {
+                encoder: serde_json::to_value(&encoder)
+                    .map_err(|error| JobError::Damaged(error.to_string()))?,
+                classes,
+            },
             weights: weights::to_safetensors(&network),
             predictions,
             metrics,

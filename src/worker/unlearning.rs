@@ -9,7 +9,7 @@ use crate::{
     domain::{
         examples::Examples,
         identity::Digest,
-        version::{Cause, Version, VersionMetrics},
+        version::{Cause, Encoding, Version, VersionMetrics},
     },
     fail_point,
     nn::{convex::Perturbation, device::DeviceKind, weights},
@@ -161,8 +161,7 @@ impl Worker {
                 parent_epoch: Some(parent.epoch),
                 weights,
                 network: parent.network.clone(),
-                encoder: parent.encoder.clone(),
-                classes: parent.classes.clone(),
+                encoding: encoding(parent)?.clone(),
                 metrics: VersionMetrics {
                     holdout_accuracy: updated.evidence.holdout_accuracy_after,
                     holdout_accuracy_exact: updated.evidence.holdout_accuracy_exact,
@@ -187,7 +186,8 @@ impl Worker {
         let perturbation = Perturbed::of(&parent.method)?
             .map(|it| it.draw(&self.service_key, parent.model_id, &parent.network))
             .transpose()?;
-        let encoder = serde_json::from_value(parent.encoder.clone()).map_err(|error| {
+        let encoder = encoding(&parent)?.encoder.clone();
+        let encoder = serde_json::from_value(encoder).map_err(|error| {
             JobError::Damaged(format!("encoder of {}: {error}", parent.model_id))
         })?;
         let retained_max = update.retained_rows_max();
@@ -210,6 +210,12 @@ impl Worker {
             seed: seed_of(batch_id),
         })
     }
+}
+
+fn encoding(version: &Version) -> Result<&Encoding, JobError> {
+    version.encoding.as_ref().ok_or_else(|| {
+        JobError::Damaged(format!("{} has no encoding at {}", version.model_id, version.epoch))
+    })
 }
 
 impl Batch {

@@ -6,6 +6,7 @@ use forgetd::{
     domain::{sample::Split, sealing::MasterKey},
     store::{AuditFilter, Keyring, Store, StoreError},
 };
+use memchr::memmem;
 
 use super::{Ledger, MASTER, at, keyring, new_id, on_both, samples};
 
@@ -50,6 +51,11 @@ async fn no_table_holds_what_was_ingested(ledger: &Ledger) {
         let holds = |text: &Vec<u8>| text.windows(words.len()).any(|window| window == words);
         assert!(!sealed.iter().any(holds), "{words:?}");
     }
+    let encodings = ledger.blobs("SELECT encoding FROM versions").await;
+    assert_eq!(encodings.len(), 1);
+    assert!(memmem::find(&encodings[0], b"label").is_none() && !encodings[0].starts_with(b"{"));
+    let version = ledger.store.version(model.id, 1).await.unwrap().unwrap();
+    assert_eq!(version.encoding.unwrap().classes, ["label 0", "label 1"]);
     let read = ledger.store.samples(model.id, Split::Train, -1, 100).await.unwrap();
     assert_eq!(read.len(), 8);
     assert_eq!(read[3].label, "label 1");
@@ -76,6 +82,15 @@ async fn a_row_in_another_place_is_damage(ledger: &Ledger) {
         let read = ledger.store.samples(model.id, Split::Train, first, 100).await;
         assert!(matches!(read, Err(StoreError::Damaged { .. })), "{swap}");
     }
+    let other = ledger.trained_model("n", 8).await;
+    let swap = "UPDATE versions SET encoding = (SELECT v.encoding FROM versions v
+             JOIN models m ON m.id = v.model_id WHERE m.name = 'm')
+         WHERE model_id = (SELECT id FROM models WHERE name = 'n')";
+    ledger.execute(swap).await;
+    for (id, is_damaged) in [(model.id, false), (other.id, true)] {
+        let read = ledger.store.current_version(id).await;
+        assert_eq!(matches!(read, Err(StoreError::Damaged { .. })), is_damaged);
+    }
 }
 
 async fn another_master_key_is_refused(ledger: &Ledger) {
@@ -89,6 +104,7 @@ async fn a_rotation_wraps_every_key_anew(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let keys = "SELECT wrapped FROM data_keys";
     let before = ledger.blobs(keys).await;
+    let encoding = ledger.store.version(model.id, 1).await.unwrap().unwrap().encoding;
     let contents = ledger.store.samples(model.id, Split::Train, -1, 100).await.unwrap();
     let store = rotating(ledger).await;
     store.adopt_master_key(at(30)).await.unwrap();
@@ -109,6 +125,9 @@ async fn a_rotation_wraps_every_key_anew(ledger: &Ledger) {
     let read = store.samples(model.id, Split::Train, -1, 100).await.unwrap();
     assert_eq!(read.len(), 10);
     assert!(read.iter().zip(&contents).all(|(new, old)| new.features == old.features));
+    assert_eq!(store.version(model.id, 1).await.unwrap().unwrap().encoding, encoding);
+    let replaced = ledger.store.version(model.id, 1).await;
+    assert!(matches!(replaced, Err(StoreError::Damaged { .. })), "the replaced key opens nothing");
     let replaced = ledger.store.samples(model.id, Split::Train, -1, 100).await;
     assert!(matches!(replaced, Err(StoreError::Damaged { .. })), "the replaced key opens nothing");
     let events = store.audit_events(&AuditFilter::default(), 0, 100).await.unwrap();

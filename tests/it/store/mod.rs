@@ -42,7 +42,7 @@ use forgetd::{
         sample::{NewSample, SamplePredictions, Split},
         sealing::MasterKey,
         timestamp::Timestamp,
-        version::{Cause, VersionMetrics},
+        version::{Cause, Encoding, VersionMetrics},
     },
     store::{
         Acceptance, Claim, Claimed, CreateModel, DeletionDetails, Keyring, NewDeletion, NewVersion,
@@ -380,8 +380,10 @@ pub fn publication(
         parent_epoch,
         weights: Digest::of(claimed.job.id.as_bytes()),
         network: NetworkSpec { input: vec![4], layers: Vec::new() },
-        encoder: serde_json::json!({"scale": 1}),
-        classes: vec!["label 0".into(), "label 1".into()],
+        encoding: Encoding {
+            encoder: serde_json::json!({"scale": 1}),
+            classes: vec!["label 0".into(), "label 1".into()],
+        },
         metrics: VersionMetrics {
             holdout_accuracy: Some(0.9),
             samples: 3,

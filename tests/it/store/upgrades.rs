@@ -1,20 +1,29 @@
 //! A ledger that an earlier version wrote is brought up to date with all that it holds.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use forgetd::{domain::identity::ServiceKey, store::Store};
+use forgetd::{
+    domain::{identity::ServiceKey, version::Encoding},
+    store::Store,
+};
+use memchr::memmem;
+use serde_json::json;
 use sqlx::{AssertSqlSafe, PgPool, SqlitePool, migrate::Migrator, sqlite::SqliteConnectOptions};
+use uuid::Uuid;
 
 use super::{MASTER, keyring};
 
 /// The last version before deleted samples became their own tombstones.
 const BEFORE: i64 = 33;
 
+/// A label, as the version kept it in the clear.
+const WORD: &str = "somebody's own label";
+
 /// Sample 1 was deleted, sample 2 too and its tombstone was lifted, sample 3 is queued for deletion by
 /// the same request, and sample 4 is live. Sample 5 is sample 1, let in again and deleted again. Of two
-/// intakes one has ended.
+/// intakes one has ended. A version answers.
 fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String> {
-    let (model, ingestion, request) = (id(100), id(101), id(102));
+    let (model, ingestion, request, job) = (id(100), id(101), id(102), id(103));
     let mut statements = vec![
         format!(
             "INSERT INTO models (id, name, architecture, input_schema, recipe, policy, created_at,
@@ -35,6 +44,21 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
             key(50)
         ),
     ];
+    statements.push(format!(
+        "INSERT INTO jobs (id, model_id, kind, state, attempts, preemptions, epoch, cancel_requested,
+             not_before, created_at, finished_at)
+         VALUES ({job}, {model}, 'training', 'completed', 1, 0, 1, FALSE, 0, 0, 0)"
+    ));
+    let encoding = encoding();
+    statements.push(format!(
+        "INSERT INTO versions (model_id, epoch, cause, job_id, weights, network, encoder, classes,
+             metrics, method, created_at)
+         VALUES ({model}, 1, 'trained', {job}, {}, '{{\"input\": [4], \"layers\": []}}', '{}', '{}',
+             '{{\"samples\": 4}}', '{{}}', 0)",
+        key(60),
+        in_sql(&encoding.encoder),
+        in_sql(&json!(encoding.classes)),
+    ));
     for (sample, sample_key) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 1)] {
         let (sample_id, sample_key, subject) = (id(sample), key(sample_key), key(50));
         let deletion = if sample == 4 { "NULL" } else { request.as_str() };
@@ -82,6 +106,14 @@ fn contents(id: impl Fn(u8) -> String, key: impl Fn(u8) -> String) -> Vec<String
     statements
 }
 
+fn encoding() -> Encoding {
+    Encoding { encoder: json!({"classes": [WORD, "no"]}), classes: vec![WORD.into(), "no".into()] }
+}
+
+fn in_sql(value: &serde_json::Value) -> String {
+    value.to_string().replace('\'', "''")
+}
+
 async fn earlier(folder: &str) -> Migrator {
     let mut migrator = Migrator::new(Path::new(folder)).await.unwrap();
     migrator.migrations.to_mut().retain(|migration| migration.version <= BEFORE);
@@ -92,17 +124,30 @@ async fn upgrade(url: &str) {
     let store = Store::open(url, keyring(MASTER)).await.unwrap();
     store.migrate().await.unwrap();
     store.check_service_key(ServiceKey::new([7; 32]).key_fingerprint()).await.unwrap();
+    let version = store.version(Uuid::from_u128(0x64), 1).await.unwrap().unwrap();
+    assert_eq!(version.encoding, Some(encoding()));
     store.close().await;
 }
 
+/// Whose files hold the word.
+fn holding(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default();
+        memmem::find(&bytes, WORD.as_bytes()).is_some()
+    };
+    files.filter(holds).collect()
+}
+
 /// What is asked of both, and what they answer.
-const EXPECTED: [(&str, i64); 8] = [
+const EXPECTED: [(&str, i64); 9] = [
     ("SELECT COUNT(*) FROM samples", 5),
     ("SELECT SUM(ordinal) FROM samples WHERE readmitted_at IS NOT NULL", 3),
     ("SELECT COUNT(*) FROM tombstones t JOIN samples s ON s.subject_key = t.subject_key", 5),
     ("SELECT COUNT(*) FROM deletion_samples d JOIN samples s ON s.id = d.sample_id", 4),
     ("SELECT COUNT(*) FROM deletion_targets t JOIN tombstones b ON b.subject_key = t.key", 1),
     ("SELECT COUNT(*) FROM contributions c JOIN samples s ON s.id = c.sample_id", 5),
+    ("SELECT COUNT(*) FROM unsealed_encodings", 0),
     ("SELECT COUNT(*) FROM intake_callbacks WHERE is_final", 1),
     (
         "SELECT COUNT(*) FROM models m
@@ -113,7 +158,7 @@ const EXPECTED: [(&str, i64); 8] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tombstones_of_samples_are_kept_on_sqlite() {
+async fn an_earlier_ledger_is_kept_on_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ledger.db");
     let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true);
@@ -122,7 +167,9 @@ async fn tombstones_of_samples_are_kept_on_sqlite() {
     for sql in contents(|id| format!("X'{id:032x}'"), |key| format!("X'{key:064x}'")) {
         sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
     }
+    assert!(!holding(folder.path()).is_empty());
     upgrade(&format!("sqlite://{}", file.display())).await;
+    assert_eq!(holding(folder.path()), [] as [&Path; 0]);
     for (sql, expected) in EXPECTED {
         let found: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
         assert_eq!(found, expected, "{sql}");
@@ -132,14 +179,21 @@ async fn tombstones_of_samples_are_kept_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tombstones_of_samples_are_kept_on_postgres() {
+async fn an_earlier_ledger_is_kept_on_postgres() {
     let url = crate::postgres::fresh_database().await;
     let pool = PgPool::connect(&url).await.unwrap();
     earlier("migrations/postgres").await.run(&pool).await.unwrap();
     for sql in contents(|id| format!("'{id:032x}'"), |key| format!("'\\x{key:064x}'")) {
         sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
     }
+    let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
+    let own: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
+    let folder = crate::postgres::data_folder().join(format!("base/{own}"));
+    sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
+    assert!(!holding(&folder).is_empty());
     upgrade(&url).await;
+    sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
+    assert_eq!(holding(&folder), [] as [&Path; 0]);
     for (sql, expected) in EXPECTED {
         let sql = format!("SELECT CAST(({sql}) AS BIGINT)");
         let found: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
