@@ -242,18 +242,24 @@ pub async fn answer(request: RequestBuilder) -> Answer {
 /// Where the steps stand at which the processes of a folder are held.
 const FAIL_POINTS: &str = "fail-points";
 
+/// Where the processes of a folder put what they do not keep.
+const TEMPORARY: &str = "tmp";
+
 fn command(folder: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
     command
         .args(["--data-dir".as_ref(), folder.join("data").as_os_str()])
         .env("FORGETD_TELEMETRY__LOG", "warn,forgetd=info")
         .env("FORGETD_FAIL_POINTS", folder.join(FAIL_POINTS))
+        .env("TMPDIR", folder.join(TEMPORARY))
         .envs(environment.iter().map(|(key, value)| (key, value)));
     command
 }
 
 fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) -> (Child, String) {
-    std::fs::create_dir_all(folder.join(FAIL_POINTS)).unwrap();
+    for part in [FAIL_POINTS, TEMPORARY] {
+        std::fs::create_dir_all(folder.join(part)).unwrap();
+    }
     let log =
         std::fs::OpenOptions::new().create(true).append(true).open(folder.join("log")).unwrap();
     let mut child = command(folder, environment)

@@ -2,8 +2,8 @@
 //! was, in whatever form; not even sealed, where the database lets go of its pages.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use forgetd::domain::alias::AliasKind;
@@ -23,6 +23,8 @@ use crate::postgres;
 
 const TENSORS: &str = "tensors";
 const WIDTH: usize = 16;
+
+const COLUMNS: &str = "subject,sample,mail,age,hours,work,label\n";
 
 /// What one person gives, no byte of which anybody else has.
 struct Person {
@@ -63,19 +65,20 @@ impl Person {
         }
     }
 
-    fn row(&self) -> Value {
-        let features = json!({"age": self.age, "hours": self.hours, "work": self.work});
-        self.sample(0, &self.label, &features)
+    /// Of a CSV file with `COLUMNS`.
+    fn row(&self) -> String {
+        let Self { subject, samples, age, hours, work, label, .. } = self;
+        format!("{subject},{},{},{age},{hours},{work},{label}\n", samples[0], self.email())
     }
 
     fn tensors(&self) -> [Value; 2] {
-        [self.sample(1, "low", &json!(self.floats)), self.sample(2, "low", &json!(self.pixels))]
+        [self.tensor(1, &json!(self.floats)), self.tensor(2, &json!(self.pixels))]
     }
 
-    fn sample(&self, number: usize, label: &str, features: &Value) -> Value {
+    fn tensor(&self, number: usize, features: &Value) -> Value {
         json!({
             "subject_id": self.subject, "sample_id": self.samples[number],
-            "label": label, "features": features, "aliases": {"email": self.email()},
+            "label": "low", "features": features, "aliases": {"email": self.email()},
         })
     }
 
@@ -87,32 +90,33 @@ impl Person {
         let mut found = Vec::new();
         let alias = AliasKind::Email.digest(&self.email()).unwrap();
         encodings("the plain hash of the alias", alias.as_bytes(), &mut found);
-        for name in self.samples.iter().chain([&self.subject]) {
-            encodings(name, name.as_bytes(), &mut found);
+        for word in self.samples.iter().chain([&self.subject, &self.label, &self.work]) {
+            encodings(word, word.as_bytes(), &mut found);
         }
         for number in [self.age, self.hours] {
             encodings("a number as text", number.to_string().as_bytes(), &mut found);
             encodings("a number as f64", &number.to_le_bytes(), &mut found);
         }
-        let singles: Vec<u8> = self.floats.iter().flat_map(|it| it.to_le_bytes()).collect();
-        let doubles: Vec<u8> =
-            self.floats.iter().flat_map(|it| f64::from(*it).to_le_bytes()).collect();
-        encodings("floats", &singles, &mut found);
-        encodings("two floats of many", &singles[4..12], &mut found);
+        // One float of 32 bits alone is found by chance.
+        encodings("two numbers as f32", &singles([self.age, self.hours]), &mut found);
+        let floats = || self.floats.iter().copied().map(f64::from);
+        let doubles: Vec<u8> = floats().flat_map(f64::to_le_bytes).collect();
+        encodings("floats", &singles(floats()), &mut found);
+        encodings("two floats of many", &singles(floats().skip(1).take(2)), &mut found);
         encodings("floats as f64", &doubles, &mut found);
         encodings("floats as text", json!(self.floats).to_string().as_bytes(), &mut found);
         encodings("pixels", &self.pixels, &mut found);
+        let pixels = || self.pixels.iter().copied().map(f64::from);
+        encodings("pixels as f32", &singles(pixels()), &mut found);
+        encodings("pixels from 0 to 1", &singles(pixels().map(|it| it / 255.0)), &mut found);
         encodings("pixels as text", json!(self.pixels).to_string().as_bytes(), &mut found);
         found
     }
+}
 
-    /// What the encoder of the version that answers needs until the settlement.
-    fn words(&self) -> Patterns {
-        let mut found = Vec::new();
-        encodings("the label", self.label.as_bytes(), &mut found);
-        encodings("the category", self.work.as_bytes(), &mut found);
-        found
-    }
+#[expect(clippy::cast_possible_truncation, reason = "as a network reads them")]
+fn singles(numbers: impl IntoIterator<Item = f64>) -> Vec<u8> {
+    numbers.into_iter().flat_map(|it| (it as f32).to_le_bytes()).collect()
 }
 
 /// Raw, hexadecimal in either case, and base64 in either alphabet wherever it begins in a longer
@@ -160,13 +164,15 @@ impl Files {
             let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
             let own: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
             let data = postgres::data_folder();
+            // The server's log lies beside them.
+            let server = data.parent().unwrap().to_owned();
             for database in std::fs::read_dir(data.join("base")).unwrap() {
                 let path = database.unwrap().path();
                 if path.file_name().unwrap() != own.to_string().as_str() {
                     without.push(path);
                 }
             }
-            roots.push(data);
+            roots.push(server);
         }
         Self { roots, without }
     }
@@ -231,7 +237,6 @@ async fn population(service: &Service, persons: &[&Person]) {
     tensors["schema"] = json!({"tensor": {"shape": [WIDTH]}});
     let created = service.post("/v1/models", &tensors).await;
     assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
-    let rows = people::population() + &people::ndjson(persons.iter().map(|it| it.row()));
     let others = (0..120).map(|number| {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
         let features: Vec<f32> = (0..WIDTH).map(|_| rng.random_range(0.0..1.0)).collect();
@@ -242,18 +247,37 @@ async fn population(service: &Service, persons: &[&Person]) {
         })
     });
     let tensors = others.chain(persons.iter().flat_map(|it| it.tensors()));
-    for (model, body) in [(MODEL, rows), (TENSORS, people::ndjson(tensors))] {
+    for (model, body) in [(MODEL, people::population()), (TENSORS, people::ndjson(tensors))] {
         let request = service.request(Method::POST, &format!("/v1/models/{model}/samples"));
         let request = request.header("content-type", "application/x-ndjson").body(body);
         let ingested = answer(request).await;
         assert_eq!(ingested.status, StatusCode::CREATED, "{ingested:#?}");
-        train(service, model, "training").await;
+    }
+    ingest_file(service, &persons.iter().map(|it| it.row()).collect::<String>());
+    for model in [MODEL, TENSORS] {
+        train(service, model).await;
     }
 }
 
-async fn train(service: &Service, model: &str, kind: &str) {
+/// By a process of its own, from a file that lies elsewhere; what it says is searched too.
+fn ingest_file(service: &Service, rows: &str) {
+    let mut file = tempfile::Builder::new().suffix(".csv").tempfile().unwrap();
+    write!(file, "{COLUMNS}{rows}").unwrap();
+    let said = std::fs::File::create(service.folder().join("said")).unwrap();
+    let ended = service
+        .command()
+        .args(["ingest", "--model", MODEL, "--subject", "subject", "--sample-id", "sample"])
+        .args(["--alias", "email=mail", "--file"])
+        .arg(file.path())
+        .stdout(said.try_clone().unwrap())
+        .stderr(said)
+        .status();
+    assert!(ended.unwrap().success());
+}
+
+async fn train(service: &Service, model: &str) {
     let path = format!("/v1/models/{model}/training-runs");
-    let queued = service.post(&path, &json!({"kind": kind})).await;
+    let queued = service.post(&path, &json!({"kind": "training"})).await;
     assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:#?}");
     let run = format!("{path}/{}", queued.body["id"].as_str().unwrap());
     super::eventually(
@@ -274,6 +298,14 @@ async fn forget(service: &Service, person: &Person) -> Vec<String> {
     }
     ids
 }
+
+/// Steps at which what is to be destroyed is there in part.
+const KILLS: [&str; 4] = [
+    "erase_batch.keys_destroyed",
+    "publish.committed",
+    "complete_propagated.purged",
+    "complete_propagated.committed",
+];
 
 /// Logs everything that it can log, and is restarted soon after it was killed.
 const ENVIRONMENT: [(&str, &str); 3] = [
@@ -302,10 +334,15 @@ async fn no_file_holds_a_forgotten_person() {
         assert_eq!(Files::of(&service).await.holding(&plain.patterns()), nothing, "{database:?}");
 
         // Killed on its way, and again; then it goes on.
+        service.hold_at(KILLS[0]);
         let ids = forget(&service, &killed).await;
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(30)).await;
+        for (step, next) in KILLS.iter().zip(KILLS.iter().skip(1).map(Some).chain([None])) {
+            service.reaches(step).await;
             service.kill();
+            service.let_pass(step);
+            if let Some(next) = next {
+                service.hold_at(next);
+            }
             service.restart().await;
         }
         for id in &ids {
@@ -318,26 +355,12 @@ async fn no_file_holds_a_forgotten_person() {
             assert_eq!(sealed, nothing, "nor sealed");
         }
         println!("{database:?}: {} places still hold sealed texts", sealed.len());
-
-        // The words of an encoder go with the versions that needed them.
-        for model in [MODEL, TENSORS] {
-            train(&service, model, "settlement").await;
-        }
-        if database == Database::Sqlite {
-            let words = [plain.words(), killed.words()].concat();
-            super::eventually(
-                "the words are gone",
-                async || Files::of(&service).await.holding(&words),
-                Vec::is_empty,
-            )
-            .await;
-        }
     }
 }
 
 /// The same patterns of somebody who never came in, unencrypted where the service's texts are.
 async fn the_search_finds_what_is_there(service: &Service, somebody: &Person) {
-    let patterns = [somebody.patterns(), somebody.words()].concat();
+    let patterns = somebody.patterns();
     if let Some(url) = service.postgres_url() {
         let mut connection = PgConnection::connect(url).await.unwrap();
         connection.execute("CREATE TABLE unencrypted (copy BYTEA)").await.unwrap();
