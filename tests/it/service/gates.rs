@@ -5,10 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{
-    Database, Service, eventually, field,
-    people::{self, MODEL},
-};
+use super::{Database, Service, eventually, field, people};
 
 const MEMORISED: u32 = 160;
 const NEVER_SEEN: u32 = 80;
@@ -68,15 +65,9 @@ async fn an_update_that_hardly_forgets_is_never_published() {
         assert_eq!(field(&completed, "/evidence/update/verdict"), "failed");
         let p = field(&completed, "/evidence/update/rank_test_p").as_f64().unwrap();
         assert!(p < 0.001, "{p}");
-        let causes = causes(&service).await;
+        let causes = people::causes(&service).await;
         assert_eq!(causes, ["settled", "trained"], "newest first; the update itself is not there");
     }
-}
-
-/// Of each version, newest first.
-async fn causes(service: &Service) -> Vec<String> {
-    let versions = service.pages(&format!("/v1/models/{MODEL}/versions")).await;
-    versions.iter().map(|version| version["cause"].as_str().unwrap().to_owned()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +82,7 @@ async fn the_method_retrain_is_exact_at_once() {
         assert_eq!(completed["guarantee"], "exact", "{completed:#}");
         assert_eq!(completed["settled_at"], completed["completed_at"]);
         assert_eq!(completed["excluded_from_epoch"], 2);
-        assert_eq!(causes(&service).await, ["settled", "trained"]);
+        assert_eq!(people::causes(&service).await, ["settled", "trained"]);
     }
 }
 
@@ -111,7 +102,10 @@ async fn settlements_come_by_themselves_after_enough_requests() {
         for id in [first, second] {
             becomes_exact(&service, &id).await;
         }
-        assert_eq!(causes(&service).await, ["settled", "unlearned", "unlearned", "trained"]);
+        assert_eq!(
+            people::causes(&service).await,
+            ["settled", "unlearned", "unlearned", "trained"]
+        );
     }
 }
 
@@ -124,7 +118,7 @@ async fn settlements_come_by_themselves_after_a_while() {
         people::trained(&service, &policy).await;
         let id = people::forget(&service, &["person-1"]).await;
         becomes_exact(&service, &id).await;
-        assert_eq!(causes(&service).await, ["settled", "unlearned", "trained"]);
+        assert_eq!(people::causes(&service).await, ["settled", "unlearned", "trained"]);
     }
 }
 
@@ -146,7 +140,8 @@ async fn a_flood_of_requests_calls_for_no_more_settlements_than_the_budget() {
             let completed = service.request_becomes(&id, "completed").await;
             assert_eq!(completed["guarantee"], "approximate", "{completed:#}");
         }
-        let settled = causes(&service).await.iter().filter(|cause| *cause == "settled").count();
+        let settled =
+            people::causes(&service).await.iter().filter(|cause| *cause == "settled").count();
         assert_eq!(settled, 2);
         // By hand it is always called for.
         people::train(&service, "settlement").await;

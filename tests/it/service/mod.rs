@@ -31,6 +31,7 @@ mod shim;
 mod steps;
 mod telemetry;
 mod tls;
+mod turns;
 mod webhooks;
 mod witness;
 

@@ -134,3 +134,9 @@ pub async fn forget(service: &Service, subjects: &[&str]) -> String {
     assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:#?}");
     field(&accepted.body, "/id").as_str().unwrap().to_owned()
 }
+
+/// Of each version, newest first.
+pub async fn causes(service: &Service) -> Vec<String> {
+    let versions = service.pages(&format!("/v1/models/{MODEL}/versions")).await;
+    versions.iter().map(|version| version["cause"].as_str().unwrap().to_owned()).collect()
+}
