@@ -2,12 +2,12 @@
 """A second implementation of forgetd's audit log checks, written from the specifications alone.
 
     python3 tests/audit_log.py certificate FILE VERIFIER_KEY [OLDER_CHECKPOINT]
-    python3 tests/audit_log.py log PREFIX VERIFIER_KEY
+    python3 tests/audit_log.py log PREFIX VERIFIER_KEY [OLDER_CHECKPOINT [WITNESS_KEY]]
     python3 tests/audit_log.py self-test
 
 - RFC 6962 hashing, inclusion and consistency proofs (recursively, as section 2.1 defines them);
-- RFC 8032 Ed25519 verification in plain integers;
-- C2SP signed-note, tlog-checkpoint, tlog-tiles and tlog-proof.
+- RFC 8032 Ed25519 in plain integers, as slow as it is short;
+- C2SP signed-note, tlog-checkpoint, tlog-tiles, tlog-proof, tlog-cosignature and tlog-witness.
 
 It shares no code with forgetd, so that a mistake would have to be made twice. Python 3.8 or newer,
 standard library only.
@@ -18,7 +18,10 @@ import hashlib
 import json
 import os
 import sys
+import threading
+import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # --- Ed25519, RFC 8032 section 5.1 ------------------------------------------------------------
 
@@ -87,6 +90,28 @@ def ed25519_verifies(public, message, signature):
     ) % P == 0
 
 
+def compress(point):
+    inverse = pow(point[2], P - 2, P)
+    x, y = point[0] * inverse % P, point[1] * inverse % P
+    return (y | (x & 1) << 255).to_bytes(32, "little")
+
+
+def ed25519_key(seed):
+    """The secret scalar, the prefix of its nonces, and the public key."""
+    digest = hashlib.sha512(seed).digest()
+    scalar = int.from_bytes(digest[:32], "little") & (1 << 254) - 8 | 1 << 254
+    return scalar, digest[32:], compress(multiply(scalar, BASE))
+
+
+def ed25519_sign(key, message):
+    scalar, prefix, public = key
+    nonce = int.from_bytes(hashlib.sha512(prefix + message).digest(), "little") % Q
+    point = compress(multiply(nonce, BASE))
+    challenge = hashlib.sha512(point + public + message).digest()
+    answer = (nonce + int.from_bytes(challenge, "little") * scalar) % Q
+    return point + answer.to_bytes(32, "little")
+
+
 # --- RFC 6962, section 2.1 --------------------------------------------------------------------
 
 
@@ -151,41 +176,134 @@ def roots_by_proof(old, new, proof, old_root, known=True):
 # --- C2SP signed-note and tlog-checkpoint -----------------------------------------------------
 
 
-def parse_key(text):
+LOG, WITNESS = 1, 4
+
+
+def key_id_of(name, material):
+    return hashlib.sha256(name.encode() + b"\n" + material).digest()[:4]
+
+
+def parse_key(text, kind=LOG):
     name, key_id, encoded = text.strip().split("+", 2)
     material = base64.b64decode(encoded, validate=True)
-    expected = hashlib.sha256(name.encode() + b"\n" + material).hexdigest()[:8]
-    if key_id != expected or material[0] != 1 or len(material) != 33:
-        raise ValueError("this is no Ed25519 verifier key")
-    return name, bytes.fromhex(key_id), material[1:]
+    expected = key_id_of(name, material)
+    if bytes.fromhex(key_id) != expected or material[0] != kind or len(material) != 33:
+        raise ValueError("this is no such verifier key")
+    return name, expected, material[1:]
 
 
-def open_checkpoint(note, key):
-    """Size and root of a checkpoint that the key has signed."""
-    name, key_id, public = key
+def signatures(note, key):
+    """The note's text, and what stands in its lines by this key."""
+    name, key_id, _ = key
     cut = note.rindex("\n\n")
     text, lines = note[: cut + 1], note[cut + 2 :]
     if not lines.endswith("\n"):
         raise ValueError("the note does not end in a newline")
-    signed = False
+    found = []
     for line in lines[:-1].split("\n"):
         dash, signer, encoded = line.split(" ")
         if dash != "\u2014":
             raise ValueError("a signature line does not begin with a dash")
         signature = base64.b64decode(encoded, validate=True)
         if signer == name and signature[:4] == key_id:
-            if not ed25519_verifies(public, text.encode(), signature[4:]):
-                raise ValueError("the log's signature does not fit the checkpoint")
-            signed = True
+            found.append(signature[4:])
+    return text, found
+
+
+def open_checkpoint(note, key):
+    """Size and root of a checkpoint that the key has signed."""
+    text, signed = signatures(note, key)
     if not signed:
         raise ValueError("the log has not signed the checkpoint")
+    if not all(ed25519_verifies(key[2], text.encode(), signature) for signature in signed):
+        raise ValueError("the log's signature does not fit the checkpoint")
     origin, size, root = text.split("\n")[:3]
-    if origin != name or str(int(size)) != size:
+    if origin != key[0] or str(int(size)) != size:
         raise ValueError("the checkpoint is not the log's")
     root = base64.b64decode(root, validate=True)
     if len(root) != 32:
         raise ValueError("the root is no SHA-256 hash")
     return int(size), root
+
+
+# --- C2SP tlog-cosignature and tlog-witness ---------------------------------------------------
+
+
+def cosigned_message(text, timestamp):
+    return f"cosignature/v1\ntime {timestamp}\n{text}".encode()
+
+
+def check_cosignature(note, witness):
+    text, found = signatures(note, witness)
+    if not found:
+        raise ValueError("the witness has not cosigned the checkpoint")
+    for cosignature in found:
+        message = cosigned_message(text, int.from_bytes(cosignature[:8], "big"))
+        if not ed25519_verifies(witness[2], message, cosignature[8:]):
+            raise ValueError("the cosignature does not fit the checkpoint")
+
+
+class Witness:
+    """Cosigns the checkpoints of one log that only grows, at `url`."""
+
+    def __init__(self, name, seed):
+        self.name, self.key = name, ed25519_key(seed)
+        material = bytes([WITNESS]) + self.key[2]
+        self.key_id = key_id_of(name, material)
+        encoded = base64.b64encode(material).decode()
+        self.verifier_key = f"{name}+{self.key_id.hex()}+{encoded}"
+        # The log's key, once it is known, and what was cosigned last.
+        self.log, self.size, self.root = None, 0, None
+        witness, self.lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                with witness.lock:
+                    status, kind, answer = witness.add_checkpoint(self.path, body)
+                self.send_response(status)
+                self.send_header("content-type", kind)
+                self.send_header("content-length", str(len(answer.encode())))
+                self.end_headers()
+                self.wfile.write(answer.encode())
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def add_checkpoint(self, path, body):
+        """Status, content type and text of the answer."""
+        plain = "text/plain; charset=utf-8"
+        if path != "/add-checkpoint" or self.log is None:
+            return 404, plain, "no such log\n"
+        head, note = body.split("\n\n", 1)
+        old, *proof = head.split("\n")
+        old = int(old[len("old ") :])
+        try:
+            size, root = open_checkpoint(note, self.log)
+        except ValueError as error:
+            return 403, plain, f"{error}\n"
+        if old > size:
+            return 400, plain, "it is smaller than what it grew from\n"
+        if old != self.size:
+            return 409, "text/x.tlog.size", f"{self.size}\n"
+        proof = [base64.b64decode(hash, validate=True) for hash in proof]
+        if old > 0:
+            try:
+                consistent = roots_by_proof(old, size, proof, self.root) == (self.root, root)
+            except ValueError:
+                consistent = False
+            if not consistent:
+                return 422, plain, "it did not grow from what was cosigned\n"
+        self.size, self.root = size, root
+        text = note[: note.rindex("\n\n") + 1]
+        now = int(time.time())
+        signature = ed25519_sign(self.key, cosigned_message(text, now))
+        line = base64.b64encode(self.key_id + now.to_bytes(8, "big") + signature).decode()
+        return 200, plain, f"\u2014 {self.name} {line}\n"
 
 
 # --- Canonical JSON, RFC 8785 -----------------------------------------------------------------
@@ -370,10 +488,12 @@ def tiles_of(level, size):
         yield index, min(256, hashes - 256 * index)
 
 
-def check_log(prefix, key):
+def check_log(prefix, key, older=None, witness=None):
     note, content_type = fetch(prefix, "checkpoint")
     same("the checkpoint's content type", content_type, "text/plain; charset=utf-8")
     size, root = open_checkpoint(note.decode(), key)
+    if witness is not None:
+        check_cosignature(note.decode(), witness)
     leaves = []
     for index, width in tiles_of(0, size):
         bundle, content_type = fetch(prefix, f"tile/entries/{tile_path(index, width)}")
@@ -388,6 +508,9 @@ def check_log(prefix, key):
             entries += 1
         same("a bundle's entries", entries, width)
     same("the root", root_of(leaves), root)
+    if older is not None:
+        old_size, old_root = open_checkpoint(older, key)
+        same("the log from before", root_of(leaves[:old_size]), old_root)
     level, hashes, tiles = 0, leaves, 0
     while hashes:
         for index, width in tiles_of(level, size):
@@ -419,6 +542,10 @@ def self_test():
         "ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
     )
     assert ed25519_verifies(public, bytes.fromhex("af82"), signature)
+    # The same section, test 3, the other way round.
+    seed = bytes.fromhex("c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7")
+    assert ed25519_key(seed)[2] == public
+    assert ed25519_sign(ed25519_key(seed), bytes.fromhex("af82")) == signature
     # The example of C2SP signed-note, whose text is no checkpoint.
     key = parse_key("example.com/foo+530d903a+AekyeRrm56hApGFkyQR4ZCbV54Id2LKaANYcrnKv3U2k")
     line = "Uw2QOkn8srV1yJGh2VYRlL1Tnagv1YEq6TfXppzi2ONncAlTgK7Ztg1ERYNZXsYjOBH3mFXmRKuwHjG1Yu72IneyaQM="
@@ -470,8 +597,10 @@ def main(arguments):
             size, leaves = check_certificate(text, key, older)
             check_tlog_proof(json.loads(text)["tlog_proof"], key)
             print(f"the certificate holds: {leaves} leaves of a log of {size}")
-        elif arguments[:1] == ["log"] and len(arguments) == 3:
-            size, tiles = check_log(arguments[1], parse_key(arguments[2]))
+        elif arguments[:1] == ["log"] and len(arguments) in (3, 4, 5):
+            older = open(arguments[3], encoding="utf-8").read() if arguments[3:] else None
+            witness = parse_key(arguments[4], WITNESS) if arguments[4:] else None
+            size, tiles = check_log(arguments[1], parse_key(arguments[2]), older, witness)
             print(f"the log holds: {size} entries, {tiles} tiles")
         else:
             sys.exit(__doc__)
