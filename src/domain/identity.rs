@@ -111,6 +111,11 @@ impl ServiceKey {
         self.pseudonym(&[b"alias\0", kind.as_str().as_bytes(), b"\0", hash.as_bytes()])
     }
 
+    /// Callers choose them, of whom some make them of identifiers.
+    pub fn idempotency_key(&self, key: &str) -> Pseudonym {
+        self.pseudonym(&[b"idempotency key\0", key.as_bytes()])
+    }
+
     /// Tells a repeated request from another one of the same idempotency key; a plain hash of
     /// the body would let anybody test guesses of the identifiers in it.
     pub fn fingerprint(&self, body: &[u8]) -> Digest {
@@ -153,6 +158,7 @@ mod tests {
             key.sample(a, "x"),
             key.sample(b, "x"),
             key.subject("x"),
+            key.idempotency_key("x"),
             ServiceKey::new([8; 32]).subject("x"),
             key.alias(AliasKind::Email, &Digest::of(b"x")),
             key.alias(AliasKind::Ndz, &Digest::of(b"x")),

@@ -205,7 +205,7 @@ pub async fn create(
 ) -> Result<impl IntoResponse, Problem> {
     let idempotency = idempotency_key(&headers)?.map(|key| Idempotency {
         api_key_id: caller.api_key_id.unwrap_or(Uuid::nil()),
-        key,
+        key: state.service_key.idempotency_key(&key),
         body: state.service_key.fingerprint(&bytes),
     });
     let model = state.model(&new.model).await?;

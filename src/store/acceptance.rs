@@ -8,7 +8,7 @@ use crate::{
     domain::{
         audit::AuditKind,
         deletion::{DeletionState, Target, TargetKind, targets_digest},
-        identity::Digest,
+        identity::{Digest, Pseudonym},
         model::{Model, ModelName},
         timestamp::Timestamp,
     },
@@ -66,9 +66,8 @@ impl NewDeletion {
 pub struct Idempotency {
     /// The API key's id; nil where the service runs without keys.
     pub api_key_id: Uuid,
-    /// As sent, 1 to 255 bytes.
-    pub key: String,
-    /// SHA-256 of the request's body.
+    pub key: Pseudonym,
+    /// Of the request's body, under the service key.
     pub body: Digest,
 }
 
@@ -203,7 +202,7 @@ async fn find_earlier(tx: &mut Tx, new: &NewDeletion) -> Result<Option<Acceptanc
     let row = tx
         .query("SELECT body, deletion_id FROM idempotency_keys WHERE api_key_id = $1 AND key = $2")
         .bind(idempotency.api_key_id)
-        .bind(idempotency.key.as_str())
+        .key(&idempotency.key)
         .fetch_optional()
         .await?;
     let Some(row) = row else { return Ok(None) };
@@ -224,7 +223,7 @@ async fn claim_key(tx: &mut Tx, new: &NewDeletion) -> Result<bool, StoreError> {
              VALUES ($1, $2, $3, $4) ON CONFLICT (api_key_id, key) DO NOTHING",
         )
         .bind(idempotency.api_key_id)
-        .bind(idempotency.key.as_str())
+        .key(&idempotency.key)
         .digest(&idempotency.body)
         .bind(new.id)
         .execute()

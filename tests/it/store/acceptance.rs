@@ -5,7 +5,7 @@ use std::time::Instant;
 use forgetd::{
     domain::{
         deletion::{DeletionState, Rejection},
-        identity::Digest,
+        identity::{Digest, Pseudonym},
     },
     store::{Acceptance, Cancellation, Idempotency},
 };
@@ -90,7 +90,8 @@ async fn a_full_queue_refuses(ledger: &Ledger) {
 }
 
 pub(super) fn idempotency(key: &str, body: &[u8]) -> Idempotency {
-    Idempotency { api_key_id: uuid::Uuid::nil(), key: key.into(), body: Digest::of(body) }
+    let key = Pseudonym::from_bytes(*Digest::of(key.as_bytes()).as_bytes());
+    Idempotency { api_key_id: uuid::Uuid::nil(), key, body: Digest::of(body) }
 }
 
 async fn a_repeated_key_gives_the_first_request(ledger: &Ledger) {

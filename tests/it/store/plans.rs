@@ -21,8 +21,10 @@ use forgetd::{
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 
 use super::{
-    LEASE, Ledger, MASTER, Raw, at, claim, keyring, new_deletion, new_id, publication,
-    sample_target, samples, staging, subject_key, subject_target,
+    LEASE, Ledger, MASTER, Raw,
+    acceptance::idempotency,
+    at, claim, keyring, new_deletion, new_id, publication, sample_target, samples, staging,
+    subject_key, subject_target,
     webhooks::{settings, webhook},
 };
 
@@ -210,8 +212,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     // The setting holds for new connections.
     let store = Store::open(&ledger.url, keyring(MASTER)).await.unwrap();
     let mut new = new_deletion(&model, vec![sample_target(460), subject_target(470)], at(30));
-    new.idempotency =
-        Some(Idempotency { api_key_id: new_id(), key: "k".into(), body: Digest::of(b"") });
+    new.idempotency = Some(Idempotency { api_key_id: new_id(), ..idempotency("k", b"") });
     store.accept_deletion(&new, 100).await.unwrap();
     store.accept_deletion(&new, 100).await.unwrap();
     let other = new_deletion(&model, vec![sample_target(480)], at(30));

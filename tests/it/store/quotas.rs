@@ -10,7 +10,9 @@ use forgetd::{
     store::{Acceptance, Excess, Idempotency, NewDeletion, Requester},
 };
 
-use super::{Ledger, at, new_deletion, new_id, on_both, race, sample_target};
+use super::{
+    Ledger, acceptance::idempotency, at, new_deletion, new_id, on_both, race, sample_target,
+};
 
 on_both!(
     a_key_is_found_by_its_newest_secret_until_it_is_revoked,
@@ -94,11 +96,7 @@ async fn a_refusal_leaves_nothing(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let key = key(ledger, 2).await;
     let mut new = by(&key, &model, 0..3, 20);
-    new.idempotency = Some(Idempotency {
-        api_key_id: key.id,
-        key: "k".into(),
-        body: forgetd::domain::identity::Digest::of(b""),
-    });
+    new.idempotency = Some(Idempotency { api_key_id: key.id, ..idempotency("k", b"") });
     let refused = ledger.store.accept_deletion(&new, 100).await.unwrap();
     assert!(matches!(refused, Acceptance::QuotaExceeded(_)), "{refused:?}");
     assert_eq!(ledger.store.deletion(new.id).await.unwrap(), None);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use forgetd::{
     domain::{
         deletion::{DeletionState, Target as KeyedTarget, TargetKind},
-        identity::Digest,
+        identity::{Digest, Pseudonym},
         job::{JobKind, JobState, Lease as StoreLease},
         model::{Model, SettlementPolicy},
         sample::{NewSample, Split},
@@ -254,7 +254,7 @@ impl Machine {
         new.approval_above_share = asks_for_approval.then_some(SHARE);
         new.idempotency = key.map(|key| Idempotency {
             api_key_id: Uuid::nil(),
-            key: key.to_string(),
+            key: Pseudonym::from_bytes([key; 32]),
             body: Digest::of(format!("{targets:?}").as_bytes()),
         });
         let accepted = self.ledger.store.accept_deletion(&new, QUEUE_MAX as u64).await.unwrap();
