@@ -39,11 +39,22 @@ pub fn data_folder() -> PathBuf {
 
 /// URL of a new, empty database; it goes with the server when the test process ends.
 pub async fn fresh_database() -> String {
+    database_from("template1").await
+}
+
+/// URL of another database with all that is in this one, which nobody may be connected to.
+pub async fn copy_of(url: &str) -> String {
+    let (_, name) = url.split_once("localhost/").unwrap();
+    database_from(name.split('?').next().unwrap()).await
+}
+
+async fn database_from(template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let server = tokio::task::spawn_blocking(|| SERVER.get_or_init(Server::start)).await.unwrap();
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let mut connection = PgConnection::connect(&server.url("postgres")).await.unwrap();
-    connection.execute(AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+    let create = format!("CREATE DATABASE {name} TEMPLATE {template}");
+    connection.execute(AssertSqlSafe(create)).await.unwrap();
     connection.close().await.unwrap();
     server.url(&name)
 }

@@ -254,9 +254,14 @@ async fn a_process_with_another_key_does_not_start() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_names_no_person() {
-    let service = Service::start(Database::Sqlite).await;
-    people::trained(&service, &people::unsettled()).await;
-    let id = people::forget(&service, &["person-3"]).await;
+    for database in Database::ALL {
+        names_no_person(&Service::start(database).await).await;
+    }
+}
+
+async fn names_no_person(service: &Service) {
+    people::trained(service, &people::unsettled()).await;
+    let id = people::forget(service, &["person-3"]).await;
     service.request_becomes(&id, "completed").await;
     let lift = json!({"kind": "subject", "id": "person-3"});
     let path = format!("/v1/models/{}/tombstones/lift", people::MODEL);

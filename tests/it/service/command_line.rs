@@ -106,6 +106,46 @@ async fn a_rotation_of_the_master_key_closes_older_copies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_key_of_the_configuration_is_rotated_beside_the_service() {
+    const CURRENT: &str = "FORGETD_LEDGER__MASTER_KEY";
+    const PREVIOUS: &str = "FORGETD_LEDGER__PREVIOUS_MASTER_KEY";
+    let (old, new) = ("3".repeat(64), "4".repeat(64));
+    for database in Database::ALL {
+        let mut service = Service::start_with(database, &[(CURRENT, &old)], &[]).await;
+        people::trained(&service, &people::unsettled()).await;
+        assert!(!service.folder().join("data/master-key").exists());
+        let rotate = ["master-key", "rotate"];
+        let alone = service.command().env(CURRENT, &new).args(rotate).output().unwrap();
+        assert!(!alone.status.success(), "{}", text(&alone));
+        assert!(text(&alone).contains("previous_master_key"), "{}", text(&alone));
+
+        service.terminate();
+        assert!(service.ended().await.success());
+        service.set_variable(CURRENT, &new);
+        service.set_variable(PREVIOUS, &old);
+        service.restart().await;
+        people::ready(&service).await;
+        let done = service.command().args(rotate).output().unwrap();
+        assert!(done.status.success(), "{}", text(&done));
+        let id = people::forget(&service, &["person-7"]).await;
+        service.request_becomes(&id, "completed").await;
+        service.terminate();
+        assert!(service.ended().await.success());
+
+        let train = |key: &str| {
+            let mut command = service.command();
+            command.env_remove(PREVIOUS).env(CURRENT, key);
+            command.args(["train", "--model", people::MODEL]).output().unwrap()
+        };
+        let refused = train(&old);
+        assert!(!refused.status.success(), "the replaced key opens nothing");
+        assert!(text(&refused).contains("master key"), "{}", text(&refused));
+        let trained = train(&new);
+        assert!(trained.status.success(), "{}", text(&trained));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_whose_service_key_was_lost_is_not_opened_with_a_new_one() {
     for database in Database::ALL {
         let mut service = Service::start(database).await;

@@ -89,6 +89,25 @@ async fn a_disk_that_went_read_only_refuses_writes_and_serves_reads() {
     recovers(&service, "person-1").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_goes_read_only_under_a_batch_delays_it() {
+    for database in Database::ALL {
+        let shim = Shim::new();
+        let service = start(database, &shim, &promise::ENVIRONMENT).await;
+        let mut promise = Promise::of(&service).await;
+        service.hold_at("batch.judged");
+        promise.accepted.push(accepted(&service, "person-1").await);
+        service.reaches("batch.judged").await;
+        shim.set(Fault::IsReadOnly, 1);
+        service.let_pass("batch.judged");
+        let failed = |log: &String| log.contains("the attempt failed");
+        eventually("the attempt fails", async || service.log(), failed).await;
+        assert_eq!(people::causes(&service).await, ["trained"]);
+        shim.set(Fault::IsReadOnly, 0);
+        promise.is_fulfilled(&service).await;
+    }
+}
+
 /// Longer than the leases.
 const SLOW: Duration = Duration::from_millis(2_500);
 

@@ -342,6 +342,7 @@ async fn a_full_disk_refuses_writes_and_keeps_nothing_by_halves() {
     let environment = [
         ("FORGETD_LEDGER__DATABASE_URL", database.as_str()),
         ("FORGETD_LEDGER__BLOBS_URL", blobs.as_str()),
+        ("FORGETD_WORKER__LEASE_S", "1"),
     ];
     let service = Service::start_with(Database::Sqlite, &environment, &[]).await;
     people::trained(&service, &people::unsettled()).await;
@@ -365,4 +366,17 @@ async fn a_full_disk_refuses_writes_and_keeps_nothing_by_halves() {
 
     disk.empty();
     recovers(&service, "person-1").await;
+
+    // Full under a batch: neither its weights nor its failure can be written.
+    service.hold_at("batch.judged");
+    let second = people::forget(&service, &["person-2"]).await;
+    service.reaches("batch.judged").await;
+    let before = people::causes(&service).await;
+    disk.fill();
+    service.let_pass("batch.judged");
+    let failed = |log: &String| log.contains("the attempt failed");
+    eventually("the attempt fails", async || service.log(), failed).await;
+    assert_eq!(people::causes(&service).await, before);
+    disk.empty();
+    service.request_becomes(&second, "completed").await;
 }

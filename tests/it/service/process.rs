@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::Arc,
 };
@@ -249,7 +249,7 @@ fn command(folder: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
     command
         .args(["--data-dir".as_ref(), folder.join("data").as_os_str()])
-        .env("FORGETD_TELEMETRY__LOG", "warn,forgetd=info")
+        .env("FORGETD_TELEMETRY__LOG", "warn,forgetd=trace")
         .env("FORGETD_FAIL_POINTS", folder.join(FAIL_POINTS))
         .env("TMPDIR", folder.join(TEMPORARY))
         .envs(environment.iter().map(|(key, value)| (key, value)));
@@ -284,13 +284,18 @@ fn announced(stdout: ChildStdout) -> Option<String> {
 }
 
 impl Drop for Service {
-    /// No test's service has named a person or a sample in its log.
+    /// No test's service has named a person or a sample in its log, nor kept a name in its files.
     fn drop(&mut self) {
         // A child that has ended already is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if !std::thread::panicking() {
             assert_eq!(self.log().lines().find(|line| names_somebody(line)), None);
+            for file in files_below(&self.folder.path().join("data")) {
+                let text = std::fs::read(&file).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                assert!(!names_somebody(&text), "{} names somebody", file.display());
+            }
         } else if let Ok(log) = std::fs::read_to_string(self.folder.path().join("log")) {
             let tail: Vec<_> = log.lines().rev().take(40).collect();
             eprintln!("the service's last log lines:");
@@ -299,7 +304,14 @@ impl Drop for Service {
     }
 }
 
-/// Whether a line of a log has the name of one of the tests' people or samples in it.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let (folders, files): (Vec<_>, Vec<_>) =
+        entries.map(|entry| entry.path()).partition(|path| path.is_dir());
+    files.into_iter().chain(folders.iter().flat_map(|folder| files_below(folder))).collect()
+}
+
+/// Whether a text has the name of one of the tests' people or samples in it.
 pub fn names_somebody(line: &str) -> bool {
     // Problems have names like `sample-conflict`; the samples have numbers.
     let sample = line.split("sample-").skip(1);
