@@ -102,13 +102,7 @@ impl Store {
                 let preemptions = job.preemptions + u32::from(preempted);
                 return requeue(tx, &job, attempts, preemptions, AT_ONCE, None).await;
             }
-            tx.query(
-                "UPDATE deletion_requests SET state = 'queued', batch_id = NULL
-                 WHERE batch_id = $1",
-            )
-            .bind(job.id)
-            .execute()
-            .await?;
+            return_requests(tx, &job, None).await?;
             end_unpublished(tx, &job, "given back by its worker", now).await
         })
     }
@@ -126,16 +120,7 @@ impl Store {
         writing!(self, "put_off", async |tx| {
             let job = hold(tx, lease).await?;
             tx.wake();
-            tx.query(
-                "UPDATE deletion_requests SET state = 'queued', batch_id = NULL,
-                     not_before = $1, reason = $2
-                 WHERE batch_id = $3",
-            )
-            .time(until)
-            .bind(reason)
-            .bind(job.id)
-            .execute()
-            .await?;
+            return_requests(tx, &job, Some((until, reason))).await?;
             end_unpublished(tx, &job, reason, now).await
         })
     }
@@ -286,6 +271,25 @@ async fn end_unpublished(
     .bind(job.id)
     .execute_one()
     .await
+}
+
+/// A batch's requests are queued again as they were, or to wait until then and why.
+async fn return_requests(
+    tx: &mut Tx,
+    job: &Job,
+    wait: Option<(Timestamp, &str)>,
+) -> Result<(), StoreError> {
+    tx.query(
+        "UPDATE deletion_requests SET state = 'queued', batch_id = NULL,
+             not_before = COALESCE($1, not_before), reason = COALESCE($2, reason)
+         WHERE batch_id = $3",
+    )
+    .bind(wait.map(|(until, _)| until.as_micros()))
+    .bind(wait.map(|(_, reason)| reason))
+    .bind(job.id)
+    .execute()
+    .await
+    .map(drop)
 }
 
 /// Ends a batch whose requests are to be tried again from `retry_at` on, each alone.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use forgetd::domain::timestamp::Timestamp;
 use reqwest::StatusCode;
 
-use super::{Database, Service, eventually, people};
+use super::{Database, Service, eventually, people, promise::weights_files};
 
 /// The ledger waits for a silent replica this much longer than its lease.
 const DEATH_MARGIN: Duration = Duration::from_secs(5);
@@ -36,6 +36,13 @@ async fn once_completed_every_replica_answers_from_the_new_version() {
             assert!(version >= epoch, "{answer:#?} after {completed:#}");
         }
     }
+    only_the_newest_weights_are_left(&first).await;
+}
+
+async fn only_the_newest_weights_are_left(service: &Service) {
+    let weights = async || weights_files(service);
+    eventually("older weights are destroyed", weights, |files| files.len() == 1).await;
+    assert_eq!(people::predict(service, 0).await.status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,6 +56,7 @@ async fn a_frozen_replica_holds_completion_up_until_it_is_fenced() {
         |answer| answer["model_version"] == "2",
     )
     .await;
+    assert_eq!(weights_files(&first).len(), 2, "the frozen one may still need the older");
     let completed = first.request_becomes(&id, "completed").await;
     let time = |field: &str| completed[field].as_str().unwrap().parse::<Timestamp>().unwrap();
     let waited = time("completed_at").since(time("received_at"));
@@ -65,4 +73,5 @@ async fn a_frozen_replica_holds_completion_up_until_it_is_fenced() {
         |answer| answer["model_version"] == "2",
     )
     .await;
+    only_the_newest_weights_are_left(&first).await;
 }
