@@ -9,6 +9,7 @@ use crate::{
         job::{Job, JobKind, JobState, Lease},
         network::NetworkSpec,
         program,
+        sealing::MasterKey,
         timestamp::Timestamp,
         version::{Cause, Encoding, VersionMetrics},
     },
@@ -65,6 +66,7 @@ impl Store {
         };
         let keyring = self.keyring();
         let published = writing!(self, "publish", async |tx| {
+            let sealing = (keyring, share_master_key(tx, keyring).await?);
             let job = hold(tx, &publication.lease).await?;
             let sql = "SELECT current_epoch FROM models WHERE id = $1";
             let row = tx.query(sql).bind(job.model_id).fetch_one().await?;
@@ -73,7 +75,7 @@ impl Store {
                 Some(version) if version.parent_epoch != current => return Err(tx.fenced()),
                 Some(version) => {
                     let epoch = current.map_or(1, |epoch| epoch + 1);
-                    insert_version(tx, keyring, &job, version, epoch, publication.now).await?;
+                    insert_version(tx, sealing, &job, version, epoch, publication.now).await?;
                     if let Some(staged) = &staged {
                         staged.adopt(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
@@ -114,13 +116,12 @@ impl Store {
 
 async fn insert_version(
     tx: &mut Tx,
-    keyring: &Keyring,
+    (keyring, master): (&Keyring, &MasterKey),
     job: &Job,
     version: &NewVersion,
     epoch: u64,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    let master = share_master_key(tx, keyring).await?;
     tx.query(
         "INSERT INTO versions (model_id, epoch, cause, parent_epoch, job_id, weights,
              network, encoding, metrics, method, created_at)
