@@ -75,7 +75,7 @@ impl Version {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VersionMetrics {
     /// Share of hold-out samples whose label is predicted: of all of them after a training, of those
-    /// that its batch drew, 2,048 at most, after an update. Absent without a hold-out set.
+    /// that its batch drew, 1,024 at most, after an update. Absent without a hold-out set.
     pub holdout_accuracy: Option<f64>,
     /// Of an update: the share of the very same samples whose label the last exactly trained version
     /// predicted. Absent where it was not measured.
