@@ -51,8 +51,8 @@ const SIGNED: [&str; 4] = [
     "put_checkpoint.committed",
 ];
 
-/// Kills the process at each of the steps in turn and starts it again; what makes it come by is told
-/// the step's number.
+/// Kills the process at each of the steps in turn and starts it again; `cause` makes it come by, and is
+/// told the step's number.
 async fn kill_at_each(
     service: &mut Service,
     steps: &[&str],
