@@ -91,8 +91,8 @@ impl Store {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Brings the schema up to date, and what is kept under it; does nothing when it is. A new ledger takes the keyring's
-    /// current master key for its own; another ledger's must be in the keyring.
+    /// Brings the schema up to date, and what is kept under it; does nothing when it is. A new ledger
+    /// takes the keyring's current master key for its own; another ledger's must be in the keyring.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         let migrated = match &self.shared.pools {
             Pools::Sqlite { write, .. } => sqlite::MIGRATIONS.run(write).await,

@@ -6,6 +6,7 @@ use crate::{
     domain::{
         audit::AuditKind,
         blob_name::BlobName,
+        sealing::MasterKey,
         timestamp::Timestamp,
         version::{Encoding, Version},
     },
@@ -201,11 +202,11 @@ impl Store {
         let sealed = writing!(self, "seal_encodings", async |tx| {
             let unsealed = "DELETE FROM unsealed_encodings RETURNING *";
             let unsealed = tx.query(unsealed).fetch_all().await?;
+            let sealing = (keyring, share_master_key(tx, keyring).await?);
             for row in &unsealed {
                 let encoding =
                     Encoding { encoder: row.json("encoder")?, classes: row.json("classes")? };
-                let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
-                write_encoding(tx, keyring, model_id, epoch, &encoding).await?;
+                write_encoding(tx, sealing, row, &encoding).await?;
             }
             if !unsealed.is_empty() && tx.dialect() == Dialect::Postgres {
                 // Deleted rows and dropped columns stand in the files until those are written anew.
@@ -245,23 +246,23 @@ pub(super) async fn reseal_encodings(tx: &mut Tx, keyring: &Keyring) -> Result<(
         postgres: "SELECT model_id, epoch, encoding FROM versions WHERE encoding IS NOT NULL
              ORDER BY model_id, epoch FOR UPDATE",
     };
+    let sealing = (keyring, share_master_key(tx, keyring).await?);
     for row in tx.query(ENCODINGS).fetch_all().await? {
         if let Some(encoding) = keyring.open_encoding(&row)? {
-            let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
-            write_encoding(tx, keyring, model_id, epoch, &encoding).await?;
+            write_encoding(tx, sealing, &row, &encoding).await?;
         }
     }
     Ok(())
 }
 
+/// Of the version that the row's `model_id` and `epoch` name.
 async fn write_encoding(
     tx: &mut Tx,
-    keyring: &Keyring,
-    model_id: Uuid,
-    epoch: u64,
+    (keyring, master): (&Keyring, &MasterKey),
+    row: &Row,
     encoding: &Encoding,
 ) -> Result<(), StoreError> {
-    let master = share_master_key(tx, keyring).await?;
+    let (model_id, epoch) = (row.uuid("model_id")?, row.count("epoch")?);
     tx.query("UPDATE versions SET encoding = $1 WHERE model_id = $2 AND epoch = $3")
         .bind(keyring.seal_encoding(master, model_id, epoch, encoding))
         .bind(model_id)
