@@ -16,11 +16,9 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,23 +138,11 @@ class Copy:
                 if level == 0:
                     self.keep(log, f"tile/entries/{path}")
             level, size = level + 1, size // 256
-        copy = self
+        self.url = audit_log.serve(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                body, kind = copy.files.get(self.path[1:], (b"", "text/plain"))
-                self.send_response(200 if body else 404)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
+    def answer(self, path, _):
+        content, kind = self.files.get(path[1:], (b"", "text/plain"))
+        return 200 if content else 404, kind, content
 
     def keep(self, log, path):
         self.files[path] = audit_log.fetch(log, path)

@@ -243,6 +243,30 @@ def check_cosignature(note, witness):
             raise ValueError("the cosignature does not fit the checkpoint")
 
 
+def serve(answer):
+    """Answers on a free port of loopback by `answer(path, body)`, which gives status, content type and
+    bytes; returns the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, kind, content = answer(self.path, body)
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_address[1]}/"
+
+
 class Witness:
     """Cosigns the checkpoints of one log that only grows, at `url`."""
 
@@ -254,25 +278,13 @@ class Witness:
         self.verifier_key = f"{name}+{self.key_id.hex()}+{encoded}"
         # The log's key, once it is known, and what was cosigned last.
         self.log, self.size, self.root = None, 0, None
-        witness, self.lock = self, threading.Lock()
+        self.lock = threading.Lock()
+        self.url = serve(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["content-length"])).decode()
-                with witness.lock:
-                    status, kind, answer = witness.add_checkpoint(self.path, body)
-                self.send_response(status)
-                self.send_header("content-type", kind)
-                self.send_header("content-length", str(len(answer.encode())))
-                self.end_headers()
-                self.wfile.write(answer.encode())
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def answer(self, path, body):
+        with self.lock:
+            status, kind, text = self.add_checkpoint(path, body.decode())
+        return status, kind, text.encode()
 
     def add_checkpoint(self, path, body):
         """Status, content type and text of the answer."""

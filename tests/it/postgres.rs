@@ -37,6 +37,15 @@ pub fn data_folder() -> PathBuf {
     SERVER.get().expect("a database was made before").folder.join("data")
 }
 
+/// Where a database's files lie, once all that was in the server's memory is in them.
+pub async fn written_folder(url: &str) -> PathBuf {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    connection.execute("CHECKPOINT").await.unwrap();
+    let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
+    let own: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+    data_folder().join(format!("base/{own}"))
+}
+
 /// URL of a new, empty database; it goes with the server when the test process ends.
 pub async fn fresh_database() -> String {
     database_from("template1").await

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{
     Database, Service, eventually,
-    faults::{assert_problem, audit_entries, post_deletion, recovers},
+    faults::{an_attempt_fails, assert_problem, audit_entries, post_deletion, recovers},
     field,
     people::{self, MODEL},
     promise::{self, Promise},
@@ -100,8 +100,7 @@ async fn a_disk_that_goes_read_only_under_a_batch_delays_it() {
         service.reaches("batch.judged").await;
         shim.set(Fault::IsReadOnly, 1);
         service.let_pass("batch.judged");
-        let failed = |log: &String| log.contains("the attempt failed");
-        eventually("the attempt fails", async || service.log(), failed).await;
+        an_attempt_fails(&service).await;
         assert_eq!(people::causes(&service).await, ["trained"]);
         shim.set(Fault::IsReadOnly, 0);
         promise.is_fulfilled(&service).await;

@@ -36,6 +36,12 @@ pub async fn post_deletion(service: &Service, subject: &str) -> Answer {
     answer(request.header("idempotency-key", subject).json(&body)).await
 }
 
+/// By the service's log: the ledger may be what fails.
+pub async fn an_attempt_fails(service: &Service) {
+    let failed = |log: &String| log.contains("the attempt failed");
+    eventually("an attempt fails", async || service.log(), failed).await;
+}
+
 pub fn assert_unavailable(refused: &Answer) {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE, "{refused:#?}");
     assert!(refused.headers.contains_key("retry-after"), "{refused:#?}");
@@ -374,8 +380,7 @@ async fn a_full_disk_refuses_writes_and_keeps_nothing_by_halves() {
     let before = people::causes(&service).await;
     disk.fill();
     service.let_pass("batch.judged");
-    let failed = |log: &String| log.contains("the attempt failed");
-    eventually("the attempt fails", async || service.log(), failed).await;
+    an_attempt_fails(&service).await;
     assert_eq!(people::causes(&service).await, before);
     disk.empty();
     service.request_becomes(&second, "completed").await;

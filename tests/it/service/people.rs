@@ -77,12 +77,17 @@ pub async fn ingest(service: &Service, body: String) -> Answer {
     answer(request.header("content-type", "application/x-ndjson").body(body)).await
 }
 
-/// Creates the model, ingests the population and trains; returns when version 1 answers.
-pub async fn trained(service: &Service, policy: &Value) {
+/// Creates the model and ingests the population.
+pub async fn populated(service: &Service, policy: &Value) {
     let created = service.post("/v1/models", &model(policy)).await;
     assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
     let ingested = ingest(service, population()).await;
     assert_eq!(ingested.status, StatusCode::CREATED, "{ingested:#?}");
+}
+
+/// Populates the model and trains; returns when version 1 answers.
+pub async fn trained(service: &Service, policy: &Value) {
+    populated(service, policy).await;
     train(service, "training").await;
     ready(service).await;
 }

@@ -129,6 +129,22 @@ impl Service {
         std::fs::remove_file(points.join(format!("{step}.reached"))).unwrap();
     }
 
+    /// Kills the process at each of the steps in turn and starts it again; `cause` makes it come by, and
+    /// is told the step's number.
+    pub async fn kill_at_each(&mut self, steps: &[&str], mut cause: impl AsyncFnMut(&Self, usize)) {
+        for (number, step) in steps.iter().enumerate() {
+            self.hold_at(step);
+            if number > 0 {
+                self.restart().await;
+            }
+            cause(self, number).await;
+            self.reaches(step).await;
+            self.kill();
+            self.let_pass(step);
+        }
+        self.restart().await;
+    }
+
     /// SIGTERM: the process is asked to end.
     pub fn terminate(&self) {
         self.signal("TERM");
@@ -304,7 +320,8 @@ impl Drop for Service {
     }
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
+/// Every file in a folder and in those below it.
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let (folders, files): (Vec<_>, Vec<_>) =
         entries.map(|entry| entry.path()).partition(|path| path.is_dir());

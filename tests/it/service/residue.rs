@@ -17,7 +17,7 @@ use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 use super::{
     Database, Service,
     people::{self, MODEL},
-    process::answer,
+    process::{answer, files_below},
 };
 use crate::postgres;
 
@@ -158,17 +158,13 @@ impl Files {
     async fn of(service: &Service) -> Self {
         let (mut roots, mut without) = (vec![service.folder().to_owned()], Vec::new());
         if let Some(url) = service.postgres_url() {
-            let mut connection = PgConnection::connect(url).await.unwrap();
-            // What lies in the server's memory goes to its files.
-            connection.execute("CHECKPOINT").await.unwrap();
-            let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
-            let own: i64 = sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap();
+            let own = postgres::written_folder(url).await;
             let data = postgres::data_folder();
             // The server's log lies beside them.
             let server = data.parent().unwrap().to_owned();
             for database in std::fs::read_dir(data.join("base")).unwrap() {
                 let path = database.unwrap().path();
-                if path.file_name().unwrap() != own.to_string().as_str() {
+                if path != own {
                     without.push(path);
                 }
             }
@@ -179,20 +175,10 @@ impl Files {
 
     /// What of the patterns stands where.
     fn holding(&self, patterns: &Patterns) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut folders = self.roots.clone();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if self.without.contains(&path) {
-                } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    folders.push(path);
-                } else if let Ok(bytes) = std::fs::read(&path) {
-                    found.extend(held(&path, &bytes, patterns));
-                }
-            }
-        }
-        found
+        let all = self.roots.iter().flat_map(|root| files_below(root));
+        let own = all.filter(|path| !self.without.iter().any(|folder| path.starts_with(folder)));
+        own.flat_map(|path| held(&path, &std::fs::read(&path).unwrap_or_default(), patterns))
+            .collect()
     }
 }
 
@@ -334,17 +320,14 @@ async fn no_file_holds_a_forgotten_person() {
         assert_eq!(Files::of(&service).await.holding(&plain.patterns()), nothing, "{database:?}");
 
         // Killed on its way, and again; then it goes on.
-        service.hold_at(KILLS[0]);
-        let ids = forget(&service, &killed).await;
-        for (step, next) in KILLS.iter().zip(KILLS.iter().skip(1).map(Some).chain([None])) {
-            service.reaches(step).await;
-            service.kill();
-            service.let_pass(step);
-            if let Some(next) = next {
-                service.hold_at(next);
-            }
-            service.restart().await;
-        }
+        let mut ids = Vec::new();
+        service
+            .kill_at_each(&KILLS, async |service, number| {
+                if number == 0 {
+                    ids = forget(service, &killed).await;
+                }
+            })
+            .await;
         for id in &ids {
             service.request_becomes(id, "completed").await;
         }

@@ -51,26 +51,6 @@ const SIGNED: [&str; 4] = [
     "put_checkpoint.committed",
 ];
 
-/// Kills the process at each of the steps in turn and starts it again; `cause` makes it come by, and is
-/// told the step's number.
-async fn kill_at_each(
-    service: &mut Service,
-    steps: &[&str],
-    mut cause: impl AsyncFnMut(&Service, usize),
-) {
-    for (number, step) in steps.iter().enumerate() {
-        service.hold_at(step);
-        if number > 0 {
-            service.restart().await;
-        }
-        cause(service, number).await;
-        service.reaches(step).await;
-        service.kill();
-        service.let_pass(step);
-    }
-    service.restart().await;
-}
-
 async fn trained(database: Database, policy: &Value) -> (Service, Promise) {
     let service = Service::start_with(database, &promise::ENVIRONMENT, &[]).await;
     people::trained(&service, policy).await;
@@ -106,18 +86,16 @@ async fn what_comes_in_is_there_whole_or_not_at_all() {
 async fn a_first_training_publishes_once() {
     for database in Database::ALL {
         let mut service = Service::start_with(database, &promise::ENVIRONMENT, &[]).await;
-        let created = service.post("/v1/models", &people::model(&people::unsettled())).await;
-        assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
-        let ingested = people::ingest(&service, people::population()).await;
-        assert_eq!(ingested.status, StatusCode::CREATED, "{ingested:#?}");
-        kill_at_each(&mut service, TRAINING, async |service, number| {
-            if number == 0 {
-                let runs = format!("/v1/models/{MODEL}/training-runs");
-                let queued = service.post(&runs, &json!({})).await;
-                assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:#?}");
-            }
-        })
-        .await;
+        people::populated(&service, &people::unsettled()).await;
+        service
+            .kill_at_each(TRAINING, async |service, number| {
+                if number == 0 {
+                    let runs = format!("/v1/models/{MODEL}/training-runs");
+                    let queued = service.post(&runs, &json!({})).await;
+                    assert_eq!(queued.status, StatusCode::ACCEPTED, "{queued:#?}");
+                }
+            })
+            .await;
         let promise = Promise::of(&service).await;
         promise.is_fulfilled(&service).await;
         assert_eq!(people::causes(&service).await, ["trained"]);
@@ -133,7 +111,7 @@ async fn a_lease_that_is_renewed_is_taken_over() {
         // Leases are renewed for as long as the batch is not done.
         service.hold_at("batch.loaded");
         promise.accepted.push(people::forget(&service, &["person-1"]).await);
-        kill_at_each(&mut service, &RENEWED, async |_, _| ()).await;
+        service.kill_at_each(&RENEWED, async |_, _| ()).await;
         service.reaches("batch.loaded").await;
         service.let_pass("batch.loaded");
         promise.is_fulfilled(&service).await;
@@ -144,18 +122,19 @@ async fn a_lease_that_is_renewed_is_taken_over() {
 async fn a_batch_that_is_given_back_is_taken_up_again() {
     for database in Database::ALL {
         let (mut service, mut promise) = trained(database, &people::unsettled()).await;
-        kill_at_each(&mut service, &GIVEN_BACK, async |service, number| {
-            service.hold_at("batch.loaded");
-            let person = format!("person-{number}");
-            promise.accepted.push(people::forget(service, &[&person]).await);
-            service.reaches("batch.loaded").await;
-            service.terminate();
-            let url = format!("{}/v2/health/live", service.address);
-            let fails = async || service.client.get(&url).send().await.is_err();
-            eventually("it answers nobody", fails, |fails| *fails).await;
-            service.let_pass("batch.loaded");
-        })
-        .await;
+        service
+            .kill_at_each(&GIVEN_BACK, async |service, number| {
+                service.hold_at("batch.loaded");
+                let person = format!("person-{number}");
+                promise.accepted.push(people::forget(service, &[&person]).await);
+                service.reaches("batch.loaded").await;
+                service.terminate();
+                let url = format!("{}/v2/health/live", service.address);
+                let fails = async || service.client.get(&url).send().await.is_err();
+                eventually("it answers nobody", fails, |fails| *fails).await;
+                service.let_pass("batch.loaded");
+            })
+            .await;
         promise.is_fulfilled(&service).await;
     }
 }
@@ -168,7 +147,7 @@ async fn an_attempt_that_failed_is_made_again() {
         let aside = service.folder().join("aside");
         std::fs::rename(&weights, &aside).unwrap();
         promise.accepted.push(people::forget(&service, &["person-1"]).await);
-        kill_at_each(&mut service, &FAILED, async |_, _| ()).await;
+        service.kill_at_each(&FAILED, async |_, _| ()).await;
         std::fs::rename(&aside, &weights).unwrap();
         promise.is_fulfilled(&service).await;
     }
@@ -191,7 +170,7 @@ async fn a_batch_that_is_put_off_waits_and_is_served() {
         everybody.dedup();
         service.hold_at(PUT_OFF[0]);
         let id = people::forget(&service, &everybody).await;
-        kill_at_each(&mut service, &PUT_OFF, async |_, _| ()).await;
+        service.kill_at_each(&PUT_OFF, async |_, _| ()).await;
         let path = format!("/v1/deletion-requests/{id}");
         let waits = |request: &Value| {
             let reason = request["reason"].as_str().unwrap_or_default();
@@ -215,18 +194,19 @@ async fn a_run_that_is_cancelled_ends() {
         people::ingest(&service, people::population()).await;
         let runs = format!("/v1/models/{MODEL}/training-runs");
         let mut all = Vec::new();
-        kill_at_each(&mut service, &CANCELLED, async |service, _| {
-            // The one before has to end first.
-            let queued = async || service.post(&runs, &json!({})).await;
-            let accepted = |it: &Answer| it.status == StatusCode::ACCEPTED;
-            let queued = eventually("a run is queued", queued, accepted).await.body;
-            let run = format!("{runs}/{}", field(&queued, "/id").as_str().unwrap());
-            becomes(service, &run, "running").await;
-            let asked = service.delete(&run).await;
-            assert!(asked.status.is_success(), "{asked:#?}");
-            all.push(run);
-        })
-        .await;
+        service
+            .kill_at_each(&CANCELLED, async |service, _| {
+                // The one before has to end first.
+                let queued = async || service.post(&runs, &json!({})).await;
+                let accepted = |it: &Answer| it.status == StatusCode::ACCEPTED;
+                let queued = eventually("a run is queued", queued, accepted).await.body;
+                let run = format!("{runs}/{}", field(&queued, "/id").as_str().unwrap());
+                becomes(service, &run, "running").await;
+                let asked = service.delete(&run).await;
+                assert!(asked.status.is_success(), "{asked:#?}");
+                all.push(run);
+            })
+            .await;
         assert_ne!(all[0], all[1]);
         for run in &all {
             becomes(&service, run, "cancelled").await;
@@ -247,7 +227,7 @@ async fn a_settlement_that_is_due_is_called_for_once() {
         let (mut service, mut promise) = trained(database, &policy).await;
         service.hold_at(SETTLEMENT_DUE[0]);
         promise.accepted.push(people::forget(&service, &["person-1"]).await);
-        kill_at_each(&mut service, &SETTLEMENT_DUE, async |_, _| ()).await;
+        service.kill_at_each(&SETTLEMENT_DUE, async |_, _| ()).await;
         promise.is_fulfilled(&service).await;
         let path = format!("/v1/deletion-requests/{}", promise.accepted[0]);
         let request = async || service.get(&path).await.body;
@@ -271,11 +251,12 @@ async fn a_log_that_is_signed_only_grows() {
             let changed = service.request(Method::PUT, &path).json(&webhook).send().await.unwrap();
             assert!(changed.status().is_success(), "{changed:#?}");
         }
-        kill_at_each(&mut service, &SIGNED, async |service, _| {
-            // Nobody may be left to answer.
-            tokio::spawn(service.request(Method::GET, "/audit/checkpoint").send());
-        })
-        .await;
+        service
+            .kill_at_each(&SIGNED, async |service, _| {
+                // Nobody may be left to answer.
+                tokio::spawn(service.request(Method::GET, "/audit/checkpoint").send());
+            })
+            .await;
         promise.accepted.push(people::forget(&service, &["person-1"]).await);
         promise.is_fulfilled(&service).await;
     }

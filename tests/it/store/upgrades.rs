@@ -186,14 +186,9 @@ async fn an_earlier_ledger_is_kept_on_postgres() {
     for sql in contents(|id| format!("'{id:032x}'"), |key| format!("'\\x{key:064x}'")) {
         sqlx::query(AssertSqlSafe(sql)).execute(&pool).await.unwrap();
     }
-    let sql = "SELECT oid::bigint FROM pg_database WHERE datname = current_database()";
-    let own: i64 = sqlx::query_scalar(sql).fetch_one(&pool).await.unwrap();
-    let folder = crate::postgres::data_folder().join(format!("base/{own}"));
-    sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
-    assert!(!holding(&folder).is_empty());
+    assert!(!holding(&crate::postgres::written_folder(&url).await).is_empty());
     upgrade(&url).await;
-    sqlx::query("CHECKPOINT").execute(&pool).await.unwrap();
-    assert_eq!(holding(&folder), [] as [&Path; 0]);
+    assert_eq!(holding(&crate::postgres::written_folder(&url).await), [] as [&Path; 0]);
     for (sql, expected) in EXPECTED {
         let sql = format!("SELECT CAST(({sql}) AS BIGINT)");
         let found: i64 = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&pool).await.unwrap();
