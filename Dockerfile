@@ -1,12 +1,6 @@
 # syntax=docker/dockerfile:1
 
 FROM rust:1.95-slim-bookworm AS build
-# Object stores that the image can keep weights in, beside a folder.
-ARG FEATURES=s3,gcs,azure
-# For aws-lc, the cryptography under the object stores' TLS.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends cmake g++ make \
-    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 
 # The dependencies, in a layer that lives until Cargo.toml or Cargo.lock changes. The empty crate's
@@ -15,7 +9,7 @@ COPY Cargo.toml Cargo.lock ./
 RUN mkdir benches src \
     && echo 'fn main() {}' > src/main.rs \
     && touch benches/hot_paths.rs src/lib.rs \
-    && cargo build --release --locked --features "$FEATURES" \
+    && cargo build --release --locked \
     && rm -rf src target/release/.fingerprint/forgetd-*
 
 COPY build.rs ./
@@ -24,7 +18,7 @@ COPY evaluation/suites evaluation/suites
 COPY migrations migrations
 COPY src src
 # A release has none of the steps at which tests hold the process.
-RUN cargo build --release --locked --features "$FEATURES" \
+RUN cargo build --release --locked \
     && ! grep -q --text FORGETD_FAIL_POINTS target/release/forgetd
 
 

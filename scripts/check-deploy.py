@@ -16,12 +16,15 @@ come from PyPI, into a virtual environment below Cargo's target folder. Python 3
 """
 
 import fnmatch
-import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+import virtual_environment  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = [
@@ -41,27 +44,6 @@ def check(fits, message):
     if not fits:
         problems.append(message)
     return bool(fits)
-
-
-# --- The virtual environment ------------------------------------------------------------------
-
-
-def enter_environment():
-    """Runs this script again with the packages that it needs."""
-    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
-    folder = target / "check-deploy-venv"
-    python = folder / "bin" / "python"
-    stamp = folder / "packages.json"
-    wanted = json.dumps(PACKAGES)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)])
-        if made.returncode != 0:
-            sys.exit("check-deploy: python3 cannot make virtual environments (python3-venv?)")
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        if subprocess.run([*pip, *PACKAGES], stdin=subprocess.DEVNULL).returncode != 0:
-            sys.exit("check-deploy: the packages could not be installed from PyPI")
-        stamp.write_text(wanted)
-    os.execv(python, [str(python), str(Path(__file__).resolve()), "--in-environment"])
 
 
 # --- Dockerfile -------------------------------------------------------------------------------
@@ -432,8 +414,7 @@ def check_routes():
 
 
 def main():
-    if "--in-environment" not in sys.argv[1:]:
-        enter_environment()
+    virtual_environment.enter(PACKAGES)
     keys = known_keys()
     image = check_dockerfile(parse_toml((ROOT / "Cargo.toml").read_text()))
     check_config("forgetd.toml", (ROOT / "deploy" / "forgetd.toml").read_text(), keys, image["port"])

@@ -76,9 +76,10 @@ fi
 
 if python3 -c 'import ensurepip, venv' 2>/dev/null; then
     python3 scripts/check-deploy.py
+    python3 scripts/check-object-stores.py
     ./scripts/schemathesis.sh "${CARGO_TARGET_DIR:-target}/debug/forgetd"
 elif [[ ${CI:-} == true ]]; then
-    fail "python3 with venv is missing (Debian: python3-venv); CI checks deploy/ and the API with it"
+    fail "python3 with venv is missing (Debian: python3-venv); CI checks deploy/, buckets and the API with it"
 else
-    echo "test.sh: NOT CHECKED: Dockerfile, deploy/ and the API against openapi.yaml (and, without any python3, the audit log against a second implementation); that needs python3 with venv" >&2
+    echo "test.sh: NOT CHECKED: Dockerfile, deploy/, weights in buckets and the API against openapi.yaml (and, without any python3, the audit log against a second implementation); that needs python3 with venv" >&2
 fi

@@ -30,7 +30,7 @@ use crate::{
     notary::{Notary, NotaryError, Witnessing},
     outbound::{Outbound, OutboundError},
     serving::{executor::Executor, registry::Registry},
-    store::{Store, StoreError},
+    store::{BlobError, Store, StoreError},
 };
 
 use background::Background;
@@ -74,6 +74,8 @@ pub enum AppError {
     Signal(#[source] io::Error),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("weights cannot be kept")]
+    Blobs(#[from] BlobError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
@@ -117,6 +119,9 @@ impl App {
         metrics: PrometheusHandle,
     ) -> Result<Self, AppError> {
         let (clock, ids) = (Clock::system(), Ids::system());
+        if roles.contains(&Role::Worker) {
+            ledger.blobs.check(ids.next(clock.now())).await?;
+        }
         let access = access(config, &ledger.store).await?;
         let signer = log_signer(&config.audit, &config.ledger)?;
         let notary = Notary::open(ledger.store.clone(), signer, clock.clone()).await?;

@@ -289,10 +289,10 @@ pub async fn read(
 )]
 pub async fn cancel(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Deleting>,
+    caller: Caller<Deleting>,
     Segments(path): Segments<DeletionPath>,
 ) -> Result<Answer<DeletionRequestDetails>, Problem> {
-    match state.store.cancel_deletion(path.id, state.clock.now()).await? {
+    match state.store.cancel_deletion(path.id, state.clock.now(), caller.api_key_id).await? {
         Cancellation::Cancelled => details(&state, path.id).await.map(Answer),
         Cancellation::NotQueued(state) => Err(Problem::NotCancellable { state }),
         Cancellation::NeededByAnother => Err(Problem::NeededByAnother),

@@ -144,7 +144,7 @@ pub struct WebhooksQuery {
 )]
 pub async fn create(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Json { value: chosen, .. }: Json<ChosenSettings>,
 ) -> Result<impl IntoResponse, Problem> {
     let (settings, now) = (settings(&state, chosen).await?, state.clock.now());
@@ -157,7 +157,7 @@ pub async fn create(
         delivered_at: None,
         disabled: None,
     };
-    if !state.store.create_webhook(&webhook, &secret, WEBHOOKS_MAX).await? {
+    if !state.store.create_webhook(&webhook, &secret, WEBHOOKS_MAX, caller.api_key_id).await? {
         return Err(Problem::TooManyWebhooks { limit: WEBHOOKS_MAX });
     }
     let location = format!("/v1/webhooks/{}", webhook.id);
@@ -205,12 +205,17 @@ pub async fn read(
 )]
 pub async fn change(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<WebhookPath>,
     Json { value: chosen, .. }: Json<ChosenSettings>,
 ) -> Result<Answer<WebhookView>, Problem> {
     let settings = settings(&state, chosen).await?;
-    found(state.store.change_webhook(path.id, &settings, state.clock.now()).await?)?;
+    found(
+        state
+            .store
+            .change_webhook(path.id, &settings, state.clock.now(), caller.api_key_id)
+            .await?,
+    )?;
     view(&state, path.id).await.map(Answer)
 }
 
@@ -225,12 +230,12 @@ pub async fn change(
 )]
 pub async fn rotate(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<WebhookPath>,
 ) -> Result<Answer<WebhookWithSecret>, Problem> {
     let (secret, now) = (WebhookSecret::new(state.ids.bytes()), state.clock.now());
     let until = now.plus(SECRET_OVERLAP);
-    found(state.store.rotate_webhook(path.id, &secret, now, until).await?)?;
+    found(state.store.rotate_webhook(path.id, &secret, now, until, caller.api_key_id).await?)?;
     let webhook = view(&state, path.id).await?;
     Ok(Answer(WebhookWithSecret { webhook, secret: secret.expose() }))
 }
@@ -244,10 +249,10 @@ pub async fn rotate(
 )]
 pub async fn activate(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<WebhookPath>,
 ) -> Result<Answer<WebhookView>, Problem> {
-    found(state.store.activate_webhook(path.id, state.clock.now()).await?)?;
+    found(state.store.activate_webhook(path.id, state.clock.now(), caller.api_key_id).await?)?;
     view(&state, path.id).await.map(Answer)
 }
 
@@ -259,10 +264,10 @@ pub async fn activate(
 )]
 pub async fn remove(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<WebhookPath>,
 ) -> Result<StatusCode, Problem> {
-    found(state.store.remove_webhook(path.id, state.clock.now()).await?)?;
+    found(state.store.remove_webhook(path.id, state.clock.now(), caller.api_key_id).await?)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

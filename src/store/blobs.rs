@@ -9,7 +9,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use object_store::{
-    ObjectStore, ObjectStoreExt, PutPayload, local::LocalFileSystem, memory::InMemory, path::Path,
+    ObjectStore, ObjectStoreExt, PutPayload, aws::AmazonS3Builder, azure::MicrosoftAzureBuilder,
+    gcp::GoogleCloudStorageBuilder, local::LocalFileSystem, memory::InMemory, path::Path,
 };
 
 use uuid::Uuid;
@@ -28,6 +29,12 @@ pub enum BlobError {
     Unfinished { folder: PathBuf, source: io::Error },
     #[error("there is no blob {0}")]
     Missing(BlobName),
+    /// What it was told to destroy would stay.
+    #[error(
+        "the bucket keeps older versions of its objects, so that no weights could be destroyed: \
+         suspend its versioning, and delete what it has kept"
+    )]
+    KeepsVersions,
     /// The bytes are not what the name says: refused.
     #[error("blob {name} is corrupt: its bytes hash to {found}")]
     Corrupt { name: BlobName, found: Digest },
@@ -39,7 +46,7 @@ impl BlobError {
     }
 }
 
-/// Weights in an object store: a folder, or s3://, gs://, az:// where compiled in. A blob lies under
+/// Weights in an object store: a folder or a bucket. A blob lies under
 /// `<first 2 hex digits>/<its name>`.
 #[derive(Clone)]
 pub struct Blobs {
@@ -48,73 +55,63 @@ pub struct Blobs {
     prefix: String,
     /// Where it is a folder.
     folder: Option<PathBuf>,
+    /// Whether a write is answered with a version where, and only where, the bucket keeps versions.
+    tells_versions: bool,
 }
 
 impl Blobs {
-    /// `file:///folder`, `memory:///`, `s3://bucket/prefix`, ... Folders are created.
+    /// `file:///folder`, which is created, `memory:///`, `s3://bucket/prefix`, `gs://bucket/prefix` or
+    /// `az://container/prefix`. What a bucket's provider asks for, such as credentials, comes from the
+    /// environment, under the names that its own tools use.
     pub fn open(url: &str) -> Result<Self, BlobError> {
         let failed = |reason: String| BlobError::Open { location: url.to_owned(), reason };
         let (scheme, rest) = url.split_once("://").ok_or_else(|| {
             failed("a URL is needed, such as file:///var/lib/forgetd/blobs".to_owned())
         })?;
-        match scheme {
-            "file" => {
-                std::fs::create_dir_all(rest).map_err(|error| failed(error.to_string()))?;
-                // Written to a temporary file and renamed; with fsync of file and folder the blob
-                // is durable before the ledger names it.
-                let store = LocalFileSystem::new_with_prefix(rest)
-                    .map_err(|error| failed(error.to_string()))?
-                    .with_fsync(true);
-                let folder = Some(PathBuf::from(rest));
-                Ok(Self { store: Arc::new(store), prefix: String::new(), folder })
-            }
-            "memory" => {
-                let store = Arc::new(InMemory::new());
-                Ok(Self { store, prefix: String::new(), folder: None })
-            }
-            #[cfg(feature = "s3")]
-            "s3" => {
-                let bucket = object_store::aws::AmazonS3Builder::from_env();
-                Self::in_bucket(url, rest, bucket.with_url(url).build())
-            }
-            #[cfg(feature = "gcs")]
-            "gs" => {
-                let bucket = object_store::gcp::GoogleCloudStorageBuilder::from_env();
-                Self::in_bucket(url, rest, bucket.with_url(url).build())
-            }
-            #[cfg(feature = "azure")]
-            "az" | "abfs" => {
-                let bucket = object_store::azure::MicrosoftAzureBuilder::from_env();
-                Self::in_bucket(url, rest, bucket.with_url(url).build())
-            }
-            _ => Err(failed(format!("{scheme}:// is not compiled in"))),
+        if scheme == "file" {
+            return Self::in_folder(rest).map_err(failed);
         }
-    }
-
-    /// Credentials come from the environment; the URL's path becomes a prefix.
-    #[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
-    fn in_bucket(
-        url: &str,
-        rest: &str,
-        bucket: Result<impl ObjectStore, object_store::Error>,
-    ) -> Result<Self, BlobError> {
-        let bucket = bucket.map_err(|error| BlobError::Open {
-            location: url.to_owned(),
-            reason: error.to_string(),
+        let bucket = bucket(scheme, url).map_err(|error| failed(error.to_string()))?;
+        let store = bucket.ok_or_else(|| {
+            failed(format!("{scheme}:// is none of file://, memory://, s3://, gs:// and az://"))
         })?;
         let prefix = rest.split_once('/').map_or("", |(_, path)| path).trim_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-        Ok(Self { store: Arc::new(bucket), prefix, folder: None })
+        Ok(Self { store, prefix, folder: None, tells_versions: scheme != "gs" })
+    }
+
+    fn in_folder(path: &str) -> Result<Self, String> {
+        fs::create_dir_all(path).map_err(|error| error.to_string())?;
+        // Written to a temporary file and renamed; with fsync of file and folder the blob is durable
+        // before the ledger names it.
+        let store = LocalFileSystem::new_with_prefix(path).map_err(|error| error.to_string())?;
+        let store = Arc::new(store.with_fsync(true));
+        let folder = Some(PathBuf::from(path));
+        Ok(Self { store, prefix: String::new(), folder, tells_versions: true })
+    }
+
+    /// Whether the store takes blobs, gives them back and can destroy them, by trying it on one; `id`
+    /// is nobody else's. A folder was looked at when it was opened.
+    pub async fn check(&self, id: Uuid) -> Result<(), BlobError> {
+        if self.folder.is_none() {
+            let name = self.put(id, b"forgetd".to_vec()).await?;
+            self.get(name).await?;
+            self.remove(name).await?;
+        }
+        Ok(())
     }
 
     /// What that job made; durable when it returns.
     pub async fn put(&self, job_id: Uuid, bytes: Vec<u8>) -> Result<BlobName, BlobError> {
         let name = BlobName { digest: Digest::of(&bytes), job_id };
-        self.store
+        let written = self
+            .store
             .put(&self.path(name), PutPayload::from(bytes))
             .await
             .map_err(|source| BlobError::store("write", name, source))?;
-        Ok(name)
+        // What S3 writes without one, where versioning is suspended, is of the version "null".
+        let keeps = self.tells_versions && written.version.is_some_and(|it| it != "null");
+        if keeps { Err(BlobError::KeepsVersions) } else { Ok(name) }
     }
 
     /// Verified against the digest.
@@ -186,6 +183,22 @@ impl Blobs {
         let name = name.to_string();
         Path::from(format!("{}{}/{name}", self.prefix, &name[..2]))
     }
+}
+
+/// A client of the bucket; `None` where the scheme is no provider's.
+fn bucket(scheme: &str, url: &str) -> Result<Option<Arc<dyn ObjectStore>>, object_store::Error> {
+    fn share(store: impl ObjectStore) -> Arc<dyn ObjectStore> {
+        Arc::new(store)
+    }
+    // The clients ask the process for its TLS; it has it already if this is not the first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(Some(match scheme {
+        "memory" => share(InMemory::new()),
+        "s3" => share(AmazonS3Builder::from_env().with_url(url).build()?),
+        "gs" => share(GoogleCloudStorageBuilder::from_env().with_url(url).build()?),
+        "az" => share(MicrosoftAzureBuilder::from_env().with_url(url).build()?),
+        _ => return Ok(None),
+    }))
 }
 
 /// What stands between the name of a blob and a number, while the blob is being written.

@@ -102,6 +102,7 @@ impl Store {
         &self,
         id: Uuid,
         now: Timestamp,
+        by: Option<Uuid>,
     ) -> Result<Cancellation, StoreError> {
         writing!(self, "cancel_deletion", async |tx| {
             let sql = "SELECT model_id FROM deletion_requests WHERE id = $1";
@@ -117,7 +118,7 @@ impl Store {
             if is_needed_by_another(tx, id).await? {
                 return Ok(Cancellation::NeededByAnother);
             }
-            withdraw(tx, id, model_id, now).await?;
+            withdraw(tx, id, model_id, now, by).await?;
             Ok(Cancellation::Cancelled)
         })
     }
@@ -216,6 +217,7 @@ pub(super) async fn withdraw(
     id: Uuid,
     model_id: Uuid,
     now: Timestamp,
+    by: Option<Uuid>,
 ) -> Result<(), StoreError> {
     tx.query("UPDATE deletion_requests SET state = $1 WHERE id = $2")
         .bind(DeletionState::Cancelled.as_str())
@@ -224,7 +226,7 @@ pub(super) async fn withdraw(
         .await?;
     release_samples(tx, id).await?;
     tx.query("DELETE FROM tombstones WHERE deletion_id = $1").bind(id).execute().await?;
-    tx.record(now, AuditKind::DeletionCancelled, model_id, id, serde_json::json!({}));
+    tx.record(now, AuditKind::DeletionCancelled, model_id, id, serde_json::json!({"by": by}));
     Ok(())
 }
 

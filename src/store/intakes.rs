@@ -191,6 +191,7 @@ impl Store {
         &self,
         id: Uuid,
         now: Timestamp,
+        by: Option<Uuid>,
     ) -> Result<IntakeCancellation, StoreError> {
         writing!(self, "cancel_intake", async |tx| {
             let models = tx
@@ -217,7 +218,7 @@ impl Store {
             let mut withdrawn = 0;
             for IntakeRequest { request, .. } in intake.own().filter(can_be_cancelled) {
                 if !is_needed_by_another(tx, request.id).await? {
-                    withdraw(tx, request.id, request.model_id, now).await?;
+                    withdraw(tx, request.id, request.model_id, now, by).await?;
                     withdrawn += 1;
                 }
             }

@@ -27,6 +27,7 @@ impl Store {
         new: &Webhook,
         secret: &WebhookSecret,
         limit: u64,
+        by: Option<Uuid>,
     ) -> Result<bool, StoreError> {
         let keyring = self.keyring();
         writing!(self, "create_webhook", async |tx| {
@@ -49,7 +50,7 @@ impl Store {
             .time(new.created_at)
             .execute_one()
             .await?;
-            let details = facts(&new.settings);
+            let details = facts(&new.settings, by);
             tx.record(new.created_at, AuditKind::WebhookCreated, None, new.id, details);
             Ok(true)
         })
@@ -82,6 +83,7 @@ impl Store {
         id: Uuid,
         settings: &WebhookSettings,
         now: Timestamp,
+        by: Option<Uuid>,
     ) -> Result<bool, StoreError> {
         writing!(self, "change_webhook", async |tx| {
             let changed = tx
@@ -99,7 +101,7 @@ impl Store {
             if changed == 0 {
                 return Ok(false);
             }
-            tx.record(now, AuditKind::WebhookChanged, None, id, facts(settings));
+            tx.record(now, AuditKind::WebhookChanged, None, id, facts(settings, by));
             Ok(true)
         })
     }
@@ -111,6 +113,7 @@ impl Store {
         secret: &WebhookSecret,
         now: Timestamp,
         previous_until: Timestamp,
+        by: Option<Uuid>,
     ) -> Result<bool, StoreError> {
         let keyring = self.keyring();
         writing!(self, "rotate_webhook", async |tx| {
@@ -129,7 +132,7 @@ impl Store {
             if rotated == 0 {
                 return Ok(false);
             }
-            let details = serde_json::json!({"previous_until": previous_until});
+            let details = serde_json::json!({"by": by, "previous_until": previous_until});
             tx.record(now, AuditKind::WebhookRotated, None, id, details);
             Ok(true)
         })
@@ -137,13 +140,24 @@ impl Store {
 
     /// A disabled webhook is told again: what waits, and what happens from now on. Nothing changes
     /// for an active one. False when there is no such webhook.
-    pub async fn activate_webhook(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn activate_webhook(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+        by: Option<Uuid>,
+    ) -> Result<bool, StoreError> {
         writing!(self, "activate_webhook", async |tx| {
             let sql = "UPDATE webhooks SET disabled_at = NULL, disabled_reason = NULL,
                      active_since = $1
                  WHERE id = $2 AND disabled_at IS NOT NULL";
             if tx.query(sql).time(now).bind(id).execute().await? > 0 {
-                tx.record(now, AuditKind::WebhookActivated, None, id, serde_json::json!({}));
+                tx.record(
+                    now,
+                    AuditKind::WebhookActivated,
+                    None,
+                    id,
+                    serde_json::json!({"by": by}),
+                );
                 tx.wake();
                 return Ok(true);
             }
@@ -153,14 +167,19 @@ impl Store {
     }
 
     /// With its secret and its messages. False when there is no such webhook.
-    pub async fn remove_webhook(&self, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
+    pub async fn remove_webhook(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+        by: Option<Uuid>,
+    ) -> Result<bool, StoreError> {
         writing!(self, "remove_webhook", async |tx| {
             let sql = "DELETE FROM webhook_messages WHERE webhook_id = $1";
             tx.query(sql).bind(id).execute().await?;
             if tx.query("DELETE FROM webhooks WHERE id = $1").bind(id).execute().await? == 0 {
                 return Ok(false);
             }
-            tx.record(now, AuditKind::WebhookRemoved, None, id, serde_json::json!({}));
+            tx.record(now, AuditKind::WebhookRemoved, None, id, serde_json::json!({"by": by}));
             Ok(true)
         })
     }
@@ -175,8 +194,9 @@ impl Store {
 }
 
 /// An address may hold a secret, and is free text: the log has its digest.
-fn facts(settings: &WebhookSettings) -> serde_json::Value {
+fn facts(settings: &WebhookSettings, by: Option<Uuid>) -> serde_json::Value {
     serde_json::json!({
+        "by": by,
         "event_types": settings.event_types,
         "models": settings.models,
         "url_digest": Digest::of(settings.url.as_bytes()),

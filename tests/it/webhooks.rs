@@ -138,7 +138,7 @@ async fn a_message_is_given_up_after_three_days(ledger: &Ledger) {
     assert!(times.is_sorted() && times[0] < times[9], "signed anew each time: {times:?}");
 
     receiver.answer(|_, _| Reply::Status(200));
-    ledger.store.activate_webhook(webhook.id, clock.now()).await.unwrap();
+    ledger.store.activate_webhook(webhook.id, clock.now(), None).await.unwrap();
     ledger.store.redeliver_message(webhook.id, ended.id).await.unwrap();
     let delivered =
         message_becomes(ledger, &webhook, |it| it.state == MessageState::Delivered).await;
@@ -232,7 +232,7 @@ async fn callbacks_have_a_reach_of_their_own(ledger: &Ledger) {
         callbacks: vec![NewCallback { id: new_id(), url: receiver.url() }],
     };
     ledger.store.accept_intake(&new, 100).await.unwrap();
-    ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    ledger.store.cancel_intake(new.id, at(21), None).await.unwrap();
     let running = Running::start(ledger, &clock, loopback());
     let of_callback = async || {
         let messages = ledger.store.messages(new.callbacks[0].id, None, None, 9).await.unwrap();

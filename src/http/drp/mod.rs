@@ -221,7 +221,7 @@ pub async fn revoke(
     let now = state.clock.now();
     configured(&state)?.trust.open_revocation(&agent, &text, now)?;
     find(&state, &agent, path.id).await?;
-    let cancellation = state.store.cancel_intake(path.id, now).await?;
+    let cancellation = state.store.cancel_intake(path.id, now, None).await?;
     let status = find(&state, &agent, path.id).await?.exercise_status();
     match (cancellation, status.status) {
         (IntakeCancellation::Unknown, _) => Err(Problem::NotFound(Resource::RightsRequest)),

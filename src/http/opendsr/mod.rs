@@ -167,13 +167,13 @@ pub async fn read(
 )]
 pub async fn cancel(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Deleting>,
+    caller: Caller<Deleting>,
     Segments(path): Segments<SubjectRequestPath>,
 ) -> Result<impl IntoResponse, Problem> {
     configured(&state)?;
     find(&state, path.id).await?;
     let received_at = state.clock.now();
-    match state.store.cancel_intake(path.id, received_at).await? {
+    match state.store.cancel_intake(path.id, received_at, caller.api_key_id).await? {
         IntakeCancellation::Cancelled => {
             let intake = find(&state, path.id).await?;
             Ok((StatusCode::ACCEPTED, Answer(OpenDsrCancellation::new(&intake, received_at))))

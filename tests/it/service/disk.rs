@@ -55,20 +55,27 @@ async fn what_the_disk_did_not_take_for_certain_is_not_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weights_that_the_disk_did_not_take_for_certain_are_not_published() {
+async fn weights_that_the_disk_did_not_take_are_not_published() {
     for database in Database::ALL {
         let shim = Shim::new();
         let service = start(database, &shim, &promise::ENVIRONMENT).await;
         let mut promise = Promise::of(&service).await;
-        shim.set(Fault::WeightsSyncFails, 1);
-        promise.accepted.push(accepted(&service, "person-1").await);
-        let request = format!("/v1/deletion-requests/{}", promise.accepted[0]);
-        let state = async || service.get(&request).await.body;
-        let failed = eventually("an attempt fails", state, |it| it["attempts"] != 0).await;
-        let reason = field(&failed, "/reason").as_str().unwrap();
-        assert!(reason.contains("failed to write"), "{reason}");
-        assert_eq!(people::predict(&service, 0).await.body["model_version"], "1");
-        shim.set(Fault::WeightsSyncFails, 0);
+        for (fault, subject) in
+            [(Fault::WeightsSyncFails, "person-1"), (Fault::WeightsDiskIsFull, "person-2")]
+        {
+            let answers = people::predict(&service, 0).await.body["model_version"].clone();
+            shim.set(fault, 1);
+            let id = accepted(&service, subject).await;
+            let request = format!("/v1/deletion-requests/{id}");
+            let state = async || service.get(&request).await.body;
+            let failed = eventually("an attempt fails", state, |it| it["attempts"] != 0).await;
+            let reason = field(&failed, "/reason").as_str().unwrap();
+            assert!(reason.contains("failed to write"), "{reason}");
+            assert_eq!(people::predict(&service, 0).await.body["model_version"], answers);
+            shim.set(fault, 0);
+            service.request_becomes(&id, "completed").await;
+            promise.accepted.push(id);
+        }
         promise.is_fulfilled(&service).await;
     }
 }

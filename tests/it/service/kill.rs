@@ -136,7 +136,7 @@ impl Load {
     fn start(service: &Service, next: &Arc<AtomicU32>) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let (until, next) = (stopped.clone(), next.clone());
-        let (client, address) = (Client::new(), service.address.clone());
+        let (client, address) = (service.client.clone(), service.address.clone());
         let poster = tokio::spawn(async move {
             let mut accepted = Vec::new();
             while !until.load(Ordering::Relaxed) {

@@ -65,6 +65,8 @@ impl Service {
     ) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect::<Vec<_>>();
         let (child, address) = spawn(folder.path(), &environment, &arguments);
+        // A client takes TLS from the process; it has it already if this is not the first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().timeout(PATIENCE).build().unwrap();
         let service = Self { client, address, folder, environment, arguments, child };
         if service.address.starts_with("http:") {

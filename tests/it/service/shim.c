@@ -21,6 +21,7 @@
 struct faults {
     int64_t ledger_sync_fails;
     int64_t weights_sync_fails;
+    int64_t weights_disk_is_full;
     int64_t is_read_only;
     int64_t weights_delay_ms;
     int64_t calendar_offset_s;
@@ -112,6 +113,11 @@ OPEN(open64)
 
 ssize_t write(int file, const void *bytes, size_t count) {
     REFUSE_WRITE_TO(file);
+    char path[4096];
+    if (faults->weights_disk_is_full && is_weights(path_of(file, path, sizeof path))) {
+        REFUSE_IF(count < 2, ENOSPC);
+        count /= 2;
+    }
     return REAL(write)(file, bytes, count);
 }
 

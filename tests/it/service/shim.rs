@@ -18,6 +18,8 @@ pub enum Fault {
     LedgerSyncFails,
     /// Whether no weights do.
     WeightsSyncFails,
+    /// Whether the disk below the weights is full: it takes a part of each write, then no more.
+    WeightsDiskIsFull,
     /// Whether the data folder's file system has gone read-only.
     IsReadOnly,
     /// How long opening or syncing weights takes.

@@ -7,8 +7,9 @@ use forgetd::{
         deletion::{DeletionState, Rejection},
         identity::{Digest, Pseudonym},
     },
-    store::{Acceptance, Cancellation, Idempotency},
+    store::{Acceptance, AuditFilter, Cancellation, Idempotency},
 };
+use serde_json::{Value, json};
 
 use super::{
     Ledger, at, new_deletion, new_id, on_both, race, sample_target, samples, subject_target,
@@ -155,17 +156,24 @@ async fn racing_requests_share_no_sample(ledger: &Ledger) {
 async fn cancelling_frees_the_samples(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let id = ledger.delete(&model, vec![subject_target(0)], at(20)).await;
-    assert_eq!(ledger.store.cancel_deletion(id, at(21)).await.unwrap(), Cancellation::Cancelled);
-    let again = ledger.store.cancel_deletion(id, at(22)).await.unwrap();
+    let by = Some(new_id());
+    let cancelled = ledger.store.cancel_deletion(id, at(21), by).await.unwrap();
+    assert_eq!(cancelled, Cancellation::Cancelled);
+    let filter = AuditFilter { about: Some(id), ..AuditFilter::default() };
+    let events = ledger.store.audit_events(&filter, 0, 100).await.unwrap();
+    let leaf: Value = serde_json::from_str(&events.last().unwrap().entry).unwrap();
+    let told = (&leaf["kind"], &leaf["details"]["by"]);
+    assert_eq!(told, (&json!("deletion.cancelled"), &json!(by)));
+    let again = ledger.store.cancel_deletion(id, at(22), None).await.unwrap();
     assert_eq!(again, Cancellation::NotQueued(DeletionState::Cancelled));
-    let unknown = ledger.store.cancel_deletion(new_id(), at(22)).await.unwrap();
+    let unknown = ledger.store.cancel_deletion(new_id(), at(22), None).await.unwrap();
     assert_eq!(unknown, Cancellation::Unknown);
     assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 8);
     assert_eq!(ledger.integer("SELECT COUNT(*) FROM tombstones").await, 0);
     assert!(ledger.claim(at(23)).await.is_none(), "nothing is left to serve");
     let id = ledger.delete(&model, vec![sample_target(0)], at(24)).await;
     ledger.claim(at(25)).await.unwrap();
-    let late = ledger.store.cancel_deletion(id, at(26)).await.unwrap();
+    let late = ledger.store.cancel_deletion(id, at(26), None).await.unwrap();
     assert_eq!(late, Cancellation::NotQueued(DeletionState::Unlearning));
 }
 
@@ -174,7 +182,7 @@ async fn a_request_that_another_counts_on_cannot_be_cancelled(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let of_one_sample = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     let of_the_subject = ledger.delete(&model, vec![subject_target(0)], at(21)).await;
-    let cancel = async |id| ledger.store.cancel_deletion(id, at(22)).await.unwrap();
+    let cancel = async |id| ledger.store.cancel_deletion(id, at(22), None).await.unwrap();
     assert_eq!(cancel(of_one_sample).await, Cancellation::NeededByAnother);
     assert_eq!(cancel(of_the_subject).await, Cancellation::Cancelled);
     assert_eq!(cancel(of_one_sample).await, Cancellation::Cancelled);
@@ -185,7 +193,7 @@ async fn a_request_that_another_counts_on_cannot_be_cancelled(ledger: &Ledger) {
 async fn who_put_up_the_tombstone_is_no_matter(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let store = &ledger.store;
-    let cancel = async |id| store.cancel_deletion(id, at(40)).await.unwrap();
+    let cancel = async |id| store.cancel_deletion(id, at(40), None).await.unwrap();
     // The first to name it counts on a request that fails for good.
     ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     let claimed = ledger.claim(at(21)).await.unwrap();

@@ -104,7 +104,7 @@ async fn an_agents_request_is_its_own(ledger: &Ledger) {
     assert_eq!(repeated, Acceptance::Repeated(accepted));
     let other = NewIntake { body: Digest::of(b"other"), ..new.clone() };
     assert_eq!(ledger.store.accept_intake(&other, 100).await.unwrap(), Acceptance::KeyReused);
-    let cancelled = ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    let cancelled = ledger.store.cancel_intake(new.id, at(21), None).await.unwrap();
     assert_eq!(cancelled, IntakeCancellation::Cancelled);
     let intake = ledger.store.intake(new.id).await.unwrap().unwrap();
     assert_eq!(intake.exercise_status().status, DrpState::Revoked);
@@ -159,7 +159,7 @@ async fn an_agent_is_told_of_the_end_alone(ledger: &Ledger) {
     assert_eq!(status["reason"], "claim_not_covered");
     let revoked = brought(vec![subject(&b, 4)]);
     accept(ledger, &revoked).await;
-    ledger.store.cancel_intake(revoked.id, at(26)).await.unwrap();
+    ledger.store.cancel_intake(revoked.id, at(26), None).await.unwrap();
     let status = told_once(ledger, &revoked).await;
     assert_eq!(status["status"], "revoked");
 }
@@ -205,7 +205,7 @@ async fn what_it_counted_on_was_not_revoked_by_the_person(ledger: &Ledger) {
     let new = brought(vec![subject(&model, 0)]);
     let accepted = accept(ledger, &new).await;
     assert_eq!(accepted.exercise_status().status, DrpState::InProgress);
-    let cancelled = ledger.store.cancel_deletion(earlier, at(21)).await.unwrap();
+    let cancelled = ledger.store.cancel_deletion(earlier, at(21), None).await.unwrap();
     assert_eq!(cancelled, Cancellation::Cancelled);
     let intake = ledger.store.intake(new.id).await.unwrap().unwrap();
     let status = intake.exercise_status();
@@ -230,7 +230,7 @@ async fn a_quota_bounds_what_an_agent_brings_within_a_day(ledger: &Ledger) {
     let (a, b) = (ledger.trained_model("a", 20).await, ledger.trained_model("b", 20).await);
     let revoked = limited(&[&a, &b], 0, 20);
     accept(ledger, &revoked).await;
-    ledger.store.cancel_intake(revoked.id, at(21)).await.unwrap();
+    ledger.store.cancel_intake(revoked.id, at(21), None).await.unwrap();
     accept(ledger, &limited(&[&a], 0, 22)).await;
     // All of it or nothing.
     let beyond = limited(&[&a, &b], 1, 32);

@@ -115,7 +115,7 @@ async fn a_subject_stands_where_its_samples_do(ledger: &Ledger) {
     assert_eq!(standing(ledger, &model, 0).await, Some(Some(refused)));
 
     let cancelled = ledger.delete(&model, vec![subject_target(2)], at(22)).await;
-    ledger.store.cancel_deletion(cancelled, at(22)).await.unwrap();
+    ledger.store.cancel_deletion(cancelled, at(22), None).await.unwrap();
     assert_eq!(standing(ledger, &model, 2).await, Some(None), "it may be asked for again");
 
     let id = ledger.delete(&model, vec![subject_target(0)], at(23)).await;

@@ -121,7 +121,10 @@ async fn a_refused_request_says_so_at_each_target(ledger: &Ledger) {
 async fn a_suspended_request_can_be_cancelled(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let id = post(ledger, &model, 0..6).await.request.id;
-    assert_eq!(ledger.store.cancel_deletion(id, at(22)).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(
+        ledger.store.cancel_deletion(id, at(22), None).await.unwrap(),
+        Cancellation::Cancelled
+    );
     let late = ledger.store.approve_deletion(id, None, at(23)).await.unwrap();
     assert_eq!(late, Decision::NotSuspended(DeletionState::Cancelled));
 }

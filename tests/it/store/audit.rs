@@ -30,7 +30,7 @@ async fn indices_are_dense_under_concurrent_writers(ledger: &Ledger) {
                 let target = vec![sample_target(writer / 4 + round * 4)];
                 let new = super::new_deletion(&model, target, at(20));
                 store.accept_deletion(&new, 1_000).await.unwrap();
-                store.cancel_deletion(new.id, at(21)).await.unwrap();
+                store.cancel_deletion(new.id, at(21), None).await.unwrap();
                 store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(22)).await.unwrap();
             }
         }

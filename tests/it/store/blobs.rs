@@ -16,24 +16,27 @@ use super::new_id;
 #[tokio::test]
 async fn blobs_come_back_as_they_went_in() {
     let folder = tempfile::tempdir().unwrap();
-    let in_folder = format!("file://{}", folder.path().join("blobs").display());
-    for url in [in_folder.as_str(), "memory:///"] {
-        let blobs = Blobs::open(url).unwrap();
-        let job_id = new_id();
-        let blob = blobs.put(job_id, b"weights".to_vec()).await.unwrap();
-        assert_eq!(blob, BlobName { digest: Digest::of(b"weights"), job_id });
-        assert_eq!(blobs.put(job_id, b"weights".to_vec()).await.unwrap(), blob);
-        assert_eq!(blobs.get(blob).await.unwrap(), b"weights");
-        let written = Clock::system().now();
-        let later = written.plus(Duration::from_mins(1));
-        let age = Duration::from_secs(30);
-        assert_eq!(blobs.older_than(age, later).await.unwrap(), [blob]);
-        assert!(blobs.older_than(age, written).await.unwrap().is_empty());
-        blobs.remove(blob).await.unwrap();
-        blobs.remove(blob).await.unwrap();
-        let gone = blobs.get(blob).await;
-        assert!(matches!(gone, Err(BlobError::Missing(missing)) if missing == blob));
-    }
+    come_back_as_they_went_in(&format!("file://{}", folder.path().join("blobs").display())).await;
+    come_back_as_they_went_in("memory:///").await;
+}
+
+/// Of a store in which nothing is.
+pub async fn come_back_as_they_went_in(url: &str) {
+    let blobs = Blobs::open(url).unwrap();
+    let job_id = new_id();
+    let blob = blobs.put(job_id, b"weights".to_vec()).await.unwrap();
+    assert_eq!(blob, BlobName { digest: Digest::of(b"weights"), job_id });
+    assert_eq!(blobs.put(job_id, b"weights".to_vec()).await.unwrap(), blob);
+    assert_eq!(blobs.get(blob).await.unwrap(), b"weights");
+    let written = Clock::system().now();
+    let later = written.plus(Duration::from_mins(1));
+    let age = Duration::from_secs(30);
+    assert_eq!(blobs.older_than(age, later).await.unwrap(), [blob]);
+    assert!(blobs.older_than(age, written).await.unwrap().is_empty());
+    blobs.remove(blob).await.unwrap();
+    blobs.remove(blob).await.unwrap();
+    let gone = blobs.get(blob).await;
+    assert!(matches!(gone, Err(BlobError::Missing(missing)) if missing == blob));
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ async fn every_checkpoint_fits_the_leaves_under_concurrent_writers_and_signers(l
             for _ in 0..20 {
                 let new = new_deletion(&model, vec![sample_target(writer)], at(20));
                 store.accept_deletion(&new, 1_000).await.unwrap();
-                store.cancel_deletion(new.id, at(21)).await.unwrap();
+                store.cancel_deletion(new.id, at(21), None).await.unwrap();
             }
         }));
     }

@@ -149,7 +149,7 @@ async fn what_has_ended_has_no_deadline(ledger: &Ledger) {
     let model = model(ledger, 1).await;
     let id = due(ledger, &model, 0, at(1_000)).await;
     let cancelled = due(ledger, &model, 1, at(1_000)).await;
-    ledger.store.cancel_deletion(cancelled, at(21)).await.unwrap();
+    ledger.store.cancel_deletion(cancelled, at(21), None).await.unwrap();
     ledger.unlearn(at(22)).await;
     let later = at(2_000);
     let ended = extend(ledger, cancelled, later, at(23)).await;

@@ -92,7 +92,7 @@ async fn an_intake_waits_for_earlier_requests(ledger: &Ledger) {
     let accepted = accept(ledger, &rejected).await;
     assert_eq!(accepted.own().next().unwrap().request.state, DeletionState::Rejected);
     assert_eq!(accepted.status(), OpenDsrStatus::Pending, "the earlier request is open");
-    let refused = ledger.store.cancel_intake(rejected.id, at(21)).await.unwrap();
+    let refused = ledger.store.cancel_intake(rejected.id, at(21), None).await.unwrap();
     assert_eq!(refused, IntakeCancellation::NothingOwn);
     while ledger.store.queue_depth().await.unwrap() > 0 {
         ledger.unlearn(at(22)).await;
@@ -128,21 +128,21 @@ async fn cancelling_withdraws_every_request_of_its_own(ledger: &Ledger) {
     let (a, b) = (ledger.trained_model("a", 6).await, ledger.trained_model("b", 6).await);
     let new = intake(vec![subject(&a, 0), subject(&b, 0)]);
     accept(ledger, &new).await;
-    let cancelled = ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    let cancelled = ledger.store.cancel_intake(new.id, at(21), None).await.unwrap();
     assert_eq!(cancelled, IntakeCancellation::Cancelled);
     assert_eq!(status(ledger, new.id).await, OpenDsrStatus::Cancelled);
     assert_eq!(ledger.store.queue_depth().await.unwrap(), 0);
     assert_eq!(ledger.integer("SELECT COUNT(*) FROM tombstones").await, 0);
-    let again = ledger.store.cancel_intake(new.id, at(22)).await.unwrap();
+    let again = ledger.store.cancel_intake(new.id, at(22), None).await.unwrap();
     assert_eq!(again, IntakeCancellation::NotPending(OpenDsrStatus::Cancelled));
-    let unknown = ledger.store.cancel_intake(new_id(), at(22)).await.unwrap();
+    let unknown = ledger.store.cancel_intake(new_id(), at(22), None).await.unwrap();
     assert_eq!(unknown, IntakeCancellation::Unknown);
 
     // One of two is under way: that cannot be taken back.
     let started = intake(vec![subject(&a, 0), subject(&b, 0)]);
     accept(ledger, &started).await;
     ledger.claim(at(23)).await.unwrap();
-    let refused = ledger.store.cancel_intake(started.id, at(24)).await.unwrap();
+    let refused = ledger.store.cancel_intake(started.id, at(24), None).await.unwrap();
     assert_eq!(refused, IntakeCancellation::NotPending(OpenDsrStatus::InProgress));
 }
 
@@ -210,7 +210,7 @@ async fn each_change_of_status_is_told_once(ledger: &Ledger) {
     assert_eq!(told(ledger, &nobody).await, ["completed"], "no request, and no leaf");
     let withdrawn = with_callback(vec![subject(&a, 2)]);
     accept(ledger, &withdrawn).await;
-    ledger.store.cancel_intake(withdrawn.id, at(23)).await.unwrap();
+    ledger.store.cancel_intake(withdrawn.id, at(23), None).await.unwrap();
     assert_eq!(told(ledger, &withdrawn).await, ["cancelled"]);
 }
 
@@ -221,7 +221,7 @@ async fn requests_that_end_at_the_same_time_are_told_as_one_end(ledger: &Ledger)
         accept(ledger, &new).await;
         let ends = new.deletions.iter().map(|deletion| {
             let (store, id) = (ledger.store.clone(), deletion.id);
-            async move { store.cancel_deletion(id, at(30)).await.unwrap() }
+            async move { store.cancel_deletion(id, at(30), None).await.unwrap() }
         });
         assert_eq!(race(ends).await, [Cancellation::Cancelled; 2]);
         // One withdrawn and one waiting is pending still.
@@ -257,7 +257,7 @@ async fn what_a_callback_waits_for_is_not_pruned(ledger: &Ledger) {
     let model = ledger.trained_model("m", 6).await;
     let new = with_callback(vec![subject(&model, 0)]);
     accept(ledger, &new).await;
-    ledger.store.cancel_intake(new.id, at(21)).await.unwrap();
+    ledger.store.cancel_intake(new.id, at(21), None).await.unwrap();
     assert_eq!(ledger.store.prune_outbox(at(99), at(99)).await.unwrap(), 0);
     assert_eq!(told(ledger, &new).await, ["cancelled"]);
     assert_eq!(ledger.integer("SELECT COUNT(*) FROM intake_callbacks").await, 0);
@@ -270,7 +270,7 @@ async fn a_sweep_removes_callbacks_that_are_told_nothing_more(ledger: &Ledger) {
         (with_callback(vec![subject(&model, 0)]), with_callback(vec![subject(&model, 2)]));
     accept(ledger, &ended).await;
     accept(ledger, &open).await;
-    ledger.store.cancel_intake(ended.id, at(21)).await.unwrap();
+    ledger.store.cancel_intake(ended.id, at(21), None).await.unwrap();
     let count = "SELECT COUNT(*) FROM intake_callbacks";
     ledger.store.prune_outbox(at(0), at(22)).await.unwrap();
     assert_eq!(ledger.integer(count).await, 2, "the end is not told yet");
@@ -280,6 +280,6 @@ async fn a_sweep_removes_callbacks_that_are_told_nothing_more(ledger: &Ledger) {
         .await;
     ledger.store.prune_outbox(at(0), at(23)).await.unwrap();
     assert_eq!(ledger.integer(count).await, 1);
-    ledger.store.cancel_intake(open.id, at(24)).await.unwrap();
+    ledger.store.cancel_intake(open.id, at(24), None).await.unwrap();
     assert_eq!(told(ledger, &open).await, ["cancelled"], "the other was kept");
 }

@@ -52,7 +52,7 @@ async fn deletions_are_filtered_and_paged(ledger: &Ledger) {
         );
     }
     ids.push(ledger.delete(&two, vec![sample_target(0)], at(30)).await);
-    ledger.store.cancel_deletion(ids[1], at(31)).await.unwrap();
+    ledger.store.cancel_deletion(ids[1], at(31), None).await.unwrap();
     let list = async |filter: DeletionFilter, before, limit| {
         let page = ledger.store.deletions(&filter, before, limit).await.unwrap();
         page.into_iter().map(|(request, _)| request.id).collect::<Vec<_>>()

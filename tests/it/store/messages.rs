@@ -123,7 +123,7 @@ async fn a_webhook_that_is_gone_is_told_nothing_more(ledger: &Ledger) {
     assert!(store.webhooks_due(at(61)).await.unwrap().is_empty());
     let claim = store.claim_messages(webhook.id, new_id(), at(61), CLAIM, 8).await.unwrap();
     assert!(claim.is_none());
-    assert!(store.activate_webhook(webhook.id, at(62)).await.unwrap());
+    assert!(store.activate_webhook(webhook.id, at(62), None).await.unwrap());
     assert_eq!(store.webhooks_due(at(63)).await.unwrap(), [webhook.id], "what waited goes on");
     let filter = AuditFilter { about: Some(webhook.id), ..AuditFilter::default() };
     let events = store.audit_events(&filter, 0, 100).await.unwrap();
@@ -147,7 +147,7 @@ async fn a_webhook_that_nothing_reached_is_disabled(ledger: &Ledger) {
     assert_eq!(ended[2].next_attempt_at, None);
 
     // An activation is a fresh start: a message from before it does not end it again.
-    store.activate_webhook(webhook.id, at(60)).await.unwrap();
+    store.activate_webhook(webhook.id, at(60), None).await.unwrap();
     store.redeliver_message(webhook.id, third.id).await.unwrap().unwrap();
     let claimed = take(ledger, &webhook, at(61)).await;
     let again = record(ledger, &claimed.messages[0], claimed.token, failed(None)).await;
@@ -183,7 +183,10 @@ async fn old_messages_are_pruned(ledger: &Ledger) {
     let claimed = take(ledger, &webhook, at(30)).await;
     record(ledger, &claimed.messages[0], claimed.token, DELIVERED).await;
     record(ledger, &claimed.messages[1], claimed.token, failed(None)).await;
-    store.rotate_webhook(webhook.id, &WebhookSecret::new([8; 32]), at(31), at(100)).await.unwrap();
+    store
+        .rotate_webhook(webhook.id, &WebhookSecret::new([8; 32]), at(31), at(100), None)
+        .await
+        .unwrap();
     assert_eq!(store.prune_outbox(at(50), at(99)).await.unwrap(), 0, "they ended then");
     assert_eq!(store.prune_outbox(at(51), at(99)).await.unwrap(), 2);
     assert_eq!(listed(ledger, &webhook).await.len(), 1, "what waits stays");

@@ -5,7 +5,7 @@ mod agents;
 mod aliases;
 mod approvals;
 mod audit;
-mod blobs;
+pub mod blobs;
 mod calendar;
 mod cancellation;
 mod checkpoints;

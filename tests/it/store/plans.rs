@@ -217,7 +217,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.accept_deletion(&new, 100).await.unwrap();
     let other = new_deletion(&model, vec![sample_target(480)], at(30));
     store.accept_deletion(&other, 100).await.unwrap();
-    store.cancel_deletion(other.id, at(31)).await.unwrap();
+    store.cancel_deletion(other.id, at(31), None).await.unwrap();
     for target in [subject_target(470), sample_target(0)] {
         assert!(store.lift_tombstone(model.id, target, None, at(31)).await.unwrap());
     }
@@ -324,7 +324,7 @@ async fn deliver(store: &Store, model: &Model) {
     store.redeliver_message(webhook_id, messages[0].id).await.unwrap();
     store.outbox_depth().await.unwrap();
     store.prune_outbox(at(0), at(42)).await.unwrap();
-    store.remove_webhook(webhook_id, at(43)).await.unwrap();
+    store.remove_webhook(webhook_id, at(43), None).await.unwrap();
 }
 
 /// A request of another protocol, from its acceptance to its withdrawal.
@@ -355,7 +355,7 @@ async fn take_in(store: &Store, model: &Model) {
     store.alias_subjects(model.id, &[subject_key(9_000)]).await.unwrap();
     let subjects = [subject_key(520), subject_key(540), subject_key(9_000)];
     store.subject_standings(model.id, &subjects).await.unwrap();
-    store.cancel_intake(new.id, at(41)).await.unwrap();
+    store.cancel_intake(new.id, at(41), None).await.unwrap();
 
     let token = NewAgentToken {
         agent_id: "AGENT".into(),

@@ -77,7 +77,7 @@ async fn a_quota_holds_for_24_hours(ledger: &Ledger) {
     let model = ledger.trained_model("m", 20).await;
     let (limited, free) = (key(ledger, 5).await, key(ledger, 1_000).await);
     let cancelled = ledger.accept(&by(&limited, &model, 0..3, 20)).await.request.id;
-    ledger.store.cancel_deletion(cancelled, at(20)).await.unwrap();
+    ledger.store.cancel_deletion(cancelled, at(20), None).await.unwrap();
     ledger.accept(&by(&limited, &model, 0..3, 21)).await;
     ledger.accept(&by(&limited, &model, 100..104, 22)).await;
     let refused = ledger.store.accept_deletion(&by(&limited, &model, 3..6, 31), 100).await;

@@ -46,7 +46,7 @@ pub async fn webhook(store: &Store, settings: WebhookSettings) -> Webhook {
         delivered_at: None,
         disabled: None,
     };
-    assert!(store.create_webhook(&webhook, &WebhookSecret::new([7; 32]), 100).await.unwrap());
+    assert!(store.create_webhook(&webhook, &WebhookSecret::new([7; 32]), 100, None).await.unwrap());
     webhook
 }
 
@@ -92,7 +92,7 @@ async fn every_state_is_told_once(ledger: &Ledger) {
     let unknown = new_deletion(&model, vec![sample_target(99)], at(24));
     ledger.accept(&unknown).await;
     let cancelled = ledger.delete(&model, vec![sample_target(1)], at(25)).await;
-    ledger.store.cancel_deletion(cancelled, at(26)).await.unwrap();
+    ledger.store.cancel_deletion(cancelled, at(26), None).await.unwrap();
     let mut large = new_deletion(&model, vec![sample_target(2), sample_target(3)], at(27));
     large.approval_above_share = Some(0.1);
     ledger.accept(&large).await;
@@ -172,7 +172,7 @@ async fn a_webhook_is_told_what_it_chose(ledger: &Ledger) {
     let some_models = webhook(store, some_models).await;
     for model in [&one, &two] {
         let id = ledger.delete(model, vec![sample_target(0)], at(20)).await;
-        store.cancel_deletion(id, at(21)).await.unwrap();
+        store.cancel_deletion(id, at(21), None).await.unwrap();
     }
     assert_eq!(told(ledger, &some_types).await, [EventType::Cancelled; 2]);
     assert_eq!(told(ledger, &some_models).await, [EventType::Queued, EventType::Cancelled]);
@@ -181,47 +181,51 @@ async fn a_webhook_is_told_what_it_chose(ledger: &Ledger) {
 }
 
 async fn webhooks_are_made_changed_and_removed(ledger: &Ledger) {
-    let store = &ledger.store;
-    let first = webhook(store, settings()).await;
+    let (store, by) = (&ledger.store, Some(new_id()));
     let second = webhook(store, settings()).await;
-    let third = Webhook { id: new_id(), ..first.clone() };
+    let first = Webhook { id: new_id(), ..second.clone() };
     let secret = WebhookSecret::new([7; 32]);
-    assert!(!store.create_webhook(&third, &secret, 2).await.unwrap(), "there are two already");
+    assert!(store.create_webhook(&first, &secret, 2, by).await.unwrap());
+    let third = Webhook { id: new_id(), ..second.clone() };
+    assert!(!store.create_webhook(&third, &secret, 2, by).await.unwrap(), "there are two already");
     let list = async |after, limit| {
         let page = store.webhooks(after, limit).await.unwrap();
         page.iter().map(|webhook| webhook.id).collect::<Vec<_>>()
     };
-    assert_eq!(list(None, 1).await, [first.id]);
-    assert_eq!(list(Some(first.id), 9).await, [second.id]);
+    assert_eq!(list(None, 1).await, [second.id]);
+    assert_eq!(list(Some(second.id), 9).await, [first.id]);
 
     let changed = WebhookSettings { url: "https://other.example.org/".into(), ..settings() };
-    assert!(store.change_webhook(first.id, &changed, at(5)).await.unwrap());
+    assert!(store.change_webhook(first.id, &changed, at(5), by).await.unwrap());
     assert_eq!(store.webhook(first.id).await.unwrap().unwrap().settings, changed);
-    assert!(store.activate_webhook(first.id, at(6)).await.unwrap(), "it is active anyway");
-    assert!(store.rotate_webhook(first.id, &secret, at(7), at(70)).await.unwrap());
+    assert!(store.activate_webhook(first.id, at(6), by).await.unwrap(), "it is active anyway");
+    assert!(store.rotate_webhook(first.id, &secret, at(7), at(70), by).await.unwrap());
 
     let model = ledger.trained_model("m", 8).await;
     ledger.delete(&model, vec![sample_target(0)], at(20)).await;
-    assert!(store.remove_webhook(first.id, at(21)).await.unwrap());
+    assert!(store.remove_webhook(first.id, at(21), by).await.unwrap());
     assert_eq!(store.webhook(first.id).await.unwrap(), None);
     assert!(listed(ledger, &first).await.is_empty() && !listed(ledger, &second).await.is_empty());
     for is_there in [
-        store.change_webhook(first.id, &changed, at(22)).await.unwrap(),
-        store.activate_webhook(first.id, at(22)).await.unwrap(),
-        store.rotate_webhook(first.id, &secret, at(22), at(70)).await.unwrap(),
-        store.remove_webhook(first.id, at(22)).await.unwrap(),
+        store.change_webhook(first.id, &changed, at(22), by).await.unwrap(),
+        store.activate_webhook(first.id, at(22), by).await.unwrap(),
+        store.rotate_webhook(first.id, &secret, at(22), at(70), by).await.unwrap(),
+        store.remove_webhook(first.id, at(22), by).await.unwrap(),
     ] {
         assert!(!is_there);
     }
 
     let filter = AuditFilter { about: Some(first.id), ..AuditFilter::default() };
     let events = store.audit_events(&filter, 0, 100).await.unwrap();
-    let kinds: Vec<_> = events
-        .iter()
-        .map(|event| serde_json::from_str::<Value>(&event.entry).unwrap()["kind"].clone())
-        .collect();
+    let entries: Vec<Value> =
+        events.iter().map(|event| serde_json::from_str(&event.entry).unwrap()).collect();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry["kind"].clone()).collect();
     let expected = ["webhook.created", "webhook.changed", "webhook.rotated", "webhook.removed"];
     assert_eq!(kinds, expected);
+    assert!(
+        entries.iter().all(|entry| entry["details"]["by"] == serde_json::json!(by)),
+        "{entries:#?}"
+    );
     assert!(events.iter().all(|event| !event.entry.contains("example.org")), "no free text");
 }
 
@@ -229,7 +233,10 @@ async fn secrets_are_sealed_and_change_keys_with_the_ledger(ledger: &Ledger) {
     const NEXT: [u8; 32] = [10; 32];
     let webhook = with_messages(ledger, 1).await;
     let store = &ledger.store;
-    store.rotate_webhook(webhook.id, &WebhookSecret::new([8; 32]), at(31), at(90)).await.unwrap();
+    store
+        .rotate_webhook(webhook.id, &WebhookSecret::new([8; 32]), at(31), at(90), None)
+        .await
+        .unwrap();
     let exposed = async |store: &Store, now| {
         let claim = store.claim_messages(webhook.id, new_id(), now, CLAIM, 1).await.unwrap();
         let Signing::Webhook(secrets) = claim.unwrap().signing else { panic!("it is a webhook") };
@@ -250,7 +257,7 @@ async fn secrets_are_sealed_and_change_keys_with_the_ledger(ledger: &Ledger) {
     both.migrate().await.unwrap();
     both.adopt_master_key(at(50)).await.unwrap();
     let another = WebhookSecret::new([9; 32]);
-    let late = store.rotate_webhook(webhook.id, &another, at(51), at(90)).await;
+    let late = store.rotate_webhook(webhook.id, &another, at(51), at(90), None).await;
     assert!(matches!(late, Err(StoreError::OtherMasterKey { .. })), "the replaced key");
     let mut after = None;
     loop {

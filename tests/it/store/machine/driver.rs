@@ -108,7 +108,7 @@ impl Machine {
             Verb::Cancel(request) => {
                 let Some(request) = self.request(request) else { return };
                 let id = self.reference.requests[request].id;
-                let done = self.ledger.store.cancel_deletion(id, now).await.unwrap();
+                let done = self.ledger.store.cancel_deletion(id, now, None).await.unwrap();
                 assert_eq!(done == Cancellation::Cancelled, self.reference.cancel(request));
             }
             Verb::Decide { request, approves } => {
