@@ -12,8 +12,8 @@ use crate::{
     domain::deletion::Guarantee,
 };
 
-/// Targets that are listed one by one; the JSON certificate lists all.
-const TARGETS_MAX: usize = 12;
+/// Targets that are listed one by one, so that it stays one page; the JSON certificate lists all.
+const TARGETS_MAX: usize = 6;
 
 const STYLE: &str = "\
 @page{size:A4;margin:11mm}\
@@ -24,7 +24,8 @@ th{text-align:left;font-weight:600;width:11rem;vertical-align:top}\
 th,td{padding:.1rem .4rem .1rem 0}\
 code{font-size:.85em;overflow-wrap:anywhere}ul{margin:.2rem 0;padding-left:1.2rem}\
 .guarantee{display:inline-block;border:1px solid #111;padding:.1rem .6rem;margin:.4rem 0}\
-@media print{body{margin:0;max-width:none;font:9.5px/1.25 system-ui,sans-serif}h2{margin:.5rem 0 .1rem}}";
+.measured{columns:2}.measured tr{break-inside:avoid}\
+@media print{body{margin:0;max-width:none;font:9px/1.2 system-ui,sans-serif}h2{margin:.4rem 0 .1rem}}";
 
 pub fn render(certificate: &Certificate, verifier_key: &str) -> String {
     let mut page = String::new();
@@ -95,11 +96,12 @@ fn write(page: &mut String, certificate: &Certificate, verifier_key: &str) -> fm
     close(page)?;
 
     if let Value::Object(fields) = &batch.evidence {
-        open(page, "What was measured")?;
+        page.push_str("<h2>What was measured</h2><div class=\"measured\"><table>");
         for (name, value) in fields {
             row(page, Escaped(name), code(value))?;
         }
         close(page)?;
+        page.push_str("</div>");
     }
 
     page.push_str("<h2>What this does not show</h2><ul>");
