@@ -209,13 +209,8 @@ pub async fn change(
     Segments(path): Segments<WebhookPath>,
     Json { value: chosen, .. }: Json<ChosenSettings>,
 ) -> Result<Answer<WebhookView>, Problem> {
-    let settings = settings(&state, chosen).await?;
-    found(
-        state
-            .store
-            .change_webhook(path.id, &settings, state.clock.now(), caller.api_key_id)
-            .await?,
-    )?;
+    let (settings, now) = (settings(&state, chosen).await?, state.clock.now());
+    found(state.store.change_webhook(path.id, &settings, now, caller.api_key_id).await?)?;
     view(&state, path.id).await.map(Answer)
 }
 

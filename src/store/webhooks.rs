@@ -151,13 +151,8 @@ impl Store {
                      active_since = $1
                  WHERE id = $2 AND disabled_at IS NOT NULL";
             if tx.query(sql).time(now).bind(id).execute().await? > 0 {
-                tx.record(
-                    now,
-                    AuditKind::WebhookActivated,
-                    None,
-                    id,
-                    serde_json::json!({"by": by}),
-                );
+                let details = serde_json::json!({"by": by});
+                tx.record(now, AuditKind::WebhookActivated, None, id, details);
                 tx.wake();
                 return Ok(true);
             }

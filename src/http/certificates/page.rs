@@ -24,7 +24,7 @@ th{text-align:left;font-weight:600;width:11rem;vertical-align:top}\
 th,td{padding:.1rem .4rem .1rem 0}\
 code{font-size:.85em;overflow-wrap:anywhere}ul{margin:.2rem 0;padding-left:1.2rem}\
 .guarantee{display:inline-block;border:1px solid #111;padding:.1rem .6rem;margin:.4rem 0}\
-.measured{columns:2}.measured tr{break-inside:avoid}\
+.measured{columns:2}.measured h2{column-span:all}.measured tr{break-inside:avoid}\
 @media print{body{margin:0;max-width:none;font:9px/1.2 system-ui,sans-serif}h2{margin:.4rem 0 .1rem}}";
 
 pub fn render(certificate: &Certificate, verifier_key: &str) -> String {
@@ -96,7 +96,8 @@ fn write(page: &mut String, certificate: &Certificate, verifier_key: &str) -> fm
     close(page)?;
 
     if let Value::Object(fields) = &batch.evidence {
-        page.push_str("<h2>What was measured</h2><div class=\"measured\"><table>");
+        page.push_str("<div class=\"measured\">");
+        open(page, "What was measured")?;
         for (name, value) in fields {
             row(page, Escaped(name), code(value))?;
         }

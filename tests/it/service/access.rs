@@ -1,7 +1,5 @@
 //! Who may do what.
 
-use std::process::Stdio;
-
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -9,7 +7,7 @@ use super::{
     Database, Service,
     certificate::{log_key, verify},
     field, people,
-    process::{Answer, answer},
+    process::{Answer, answer, does_not_start},
 };
 
 /// Makes a key with these scopes; returns its id and its secret.
@@ -279,14 +277,6 @@ async fn a_quota_and_an_administrator_bound_what_one_key_deletes() {
 
 #[test]
 fn without_keys_it_serves_on_loopback_only() {
-    let folder = tempfile::tempdir().unwrap();
-    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_forgetd"))
-        .args(["serve", "--listen", "0.0.0.0:0", "--data-dir"])
-        .arg(folder.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(!refused.status.success());
-    let text = String::from_utf8_lossy(&refused.stderr);
+    let text = does_not_start("0.0.0.0:0", &[]);
     assert!(text.contains("loopback") && text.contains("keys add"), "{text}");
 }

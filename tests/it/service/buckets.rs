@@ -7,7 +7,7 @@ use forgetd::{
     store::{BlobError, Blobs},
 };
 
-use super::{Database, Service, eventually, people, promise};
+use super::{Database, Service, eventually, people, process::does_not_start, promise};
 use crate::store::{blobs::come_back_as_they_went_in, new_id};
 
 /// The URL of a bucket that nobody else uses.
@@ -67,26 +67,17 @@ async fn a_bucket_that_keeps_versions_is_refused() {
     let blobs = Blobs::open(&url).unwrap();
     let kept = blobs.put(new_id(), b"weights".to_vec()).await;
     assert!(matches!(kept, Err(BlobError::KeepsVersions)), "{kept:?}");
-    let why = does_not_start(&url);
+    let why = refused(&url);
     assert!(why.contains("versioning"), "{why}");
 }
 
 #[test]
 #[ignore = "needs a bucket: scripts/check-object-stores.py"]
 fn a_bucket_that_is_not_there_is_refused() {
-    let why = does_not_start("s3://nowhere");
+    let why = refused("s3://nowhere");
     assert!(why.contains("NoSuchBucket"), "{why}");
 }
 
-/// What a service says that ends at once because of its bucket.
-fn does_not_start(url: &str) -> String {
-    let folder = tempfile::tempdir().unwrap();
-    let ended = std::process::Command::new(env!("CARGO_BIN_EXE_forgetd"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
-        .arg(folder.path())
-        .env("FORGETD_LEDGER__BLOBS_URL", url)
-        .output()
-        .unwrap();
-    assert!(!ended.status.success());
-    String::from_utf8(ended.stderr).unwrap()
+fn refused(url: &str) -> String {
+    does_not_start("127.0.0.1:0", &[("FORGETD_LEDGER__BLOBS_URL", url)])
 }

@@ -294,6 +294,20 @@ fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) 
     (child, address)
 }
 
+/// What a service says that ends at once, by itself, because of its address or of these variables.
+pub fn does_not_start(listen: &str, environment: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = Command::new(env!("CARGO_BIN_EXE_forgetd"))
+        .args(["serve", "--listen", listen, "--data-dir"])
+        .arg(folder.path())
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(!ended.status.success());
+    String::from_utf8(ended.stderr).unwrap()
+}
+
 /// The address that the service prints once it listens.
 fn announced(stdout: ChildStdout) -> Option<String> {
     let line = BufReader::new(stdout).lines().next()?.ok()?;
