@@ -331,6 +331,7 @@ impl<'a> Story<'a> {
                 | AuditKind::TrainingQueued
                 | AuditKind::SettlementQueued
                 | AuditKind::JobFailed
+                | AuditKind::JobCancelRequested
                 | AuditKind::JobCancelled
                 | AuditKind::DeletionRejected
                 | AuditKind::DeletionRefused

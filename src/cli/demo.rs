@@ -80,7 +80,7 @@ async fn model(ledger: &Ledger) -> Result<Model, CliError> {
         policy: Policy::default(),
         created_at: clock.now(),
     };
-    ledger.store.create_model(&model).await?;
+    ledger.store.create_model(&model, None).await?;
     Ok(model)
 }
 
@@ -93,7 +93,7 @@ async fn ingest(ledger: &Ledger, model: &Model) -> Result<(), CliError> {
         .collect::<Result<Vec<_>, ReadError>>()?;
     let mut ingestion = ledger.store.begin_ingestion(ids.next(clock.now()), model.id).await?;
     ingestion.add(&samples).await?;
-    ingestion.commit(clock.now()).await?;
+    ingestion.commit(clock.now(), None).await?;
     Ok(())
 }
 

@@ -141,7 +141,7 @@ impl IngestArgs {
             spinner.add(count);
         }
         preparing.await.map_err(io::Error::from)??;
-        let receipt = ingestion.commit(clock.now()).await?;
+        let receipt = ingestion.commit(clock.now(), None).await?;
         spinner.finish();
         println!(
             "{}: {} training samples and {} hold-out samples are in the ledger",
@@ -183,7 +183,7 @@ impl IngestArgs {
         };
         model.recipe.validate().map_err(|error| CliError::usage(error.to_string()))?;
         model.policy.validate().map_err(|error| CliError::usage(error.to_string()))?;
-        match ledger.store.create_model(&model).await? {
+        match ledger.store.create_model(&model, None).await? {
             CreateModel::Created => Ok(model),
             CreateModel::NameTaken => Err(CliError::usage(format!(
                 "model {} was made by another process just now; run this again",

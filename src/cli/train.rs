@@ -61,7 +61,7 @@ pub(super) async fn train(
     let (clock, ids) = (Clock::system(), Ids::system());
     let id = ids.next(clock.now());
     let (Enqueued::Queued(job) | Enqueued::Already(job)) =
-        ledger.store.enqueue_job(id, model.id, kind, clock.now()).await?;
+        ledger.store.enqueue_job(id, model.id, kind, clock.now(), None).await?;
     let bars = Arc::new(Bars::new());
     let shown = bars.clone();
     let worker = worker(config, ledger, clock.clone(), ids)?
@@ -89,7 +89,7 @@ async fn wait_for(store: &Store, job: &Job, clock: &Clock) -> Result<Job, CliErr
         tokio::select! {
             () = tokio::time::sleep(ASK_INTERVAL) => {}
             () = &mut interrupt => {
-                if store.cancel_job(job.id, clock.now()).await? == CancelJob::Unknown {
+                if store.cancel_job(job.id, clock.now(), None).await? == CancelJob::Unknown {
                     return Ok(now);
                 }
                 interrupt.set(stop_signal()?);

@@ -23,6 +23,9 @@ pub enum AuditKind {
     SettlementQueued,
     #[serde(rename = "job.failed")]
     JobFailed,
+    /// Somebody asked for it; the job ends by an entry of its own.
+    #[serde(rename = "job.cancel_requested")]
+    JobCancelRequested,
     #[serde(rename = "job.cancelled")]
     JobCancelled,
     /// A batch's transaction: what was erased, and what was measured of its update.

@@ -89,6 +89,7 @@ impl EventType {
             | AuditKind::TrainingQueued
             | AuditKind::SettlementQueued
             | AuditKind::JobFailed
+            | AuditKind::JobCancelRequested
             | AuditKind::JobCancelled
             | AuditKind::BatchPublished
             | AuditKind::WeightsRemoved

@@ -115,7 +115,7 @@ pub struct ModelsQuery {
 )]
 pub async fn create(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Json { value: new, .. }: Json<NewModel>,
 ) -> Result<impl IntoResponse, Problem> {
     validate(&new).map_err(Problem::InvalidModel)?;
@@ -129,7 +129,7 @@ pub async fn create(
         policy: new.policy,
         created_at,
     };
-    match state.store.create_model(&model).await? {
+    match state.store.create_model(&model, caller.api_key_id).await? {
         CreateModel::NameTaken => Err(Problem::ModelExists),
         CreateModel::Created => {
             let location = format!("/v1/models/{}", model.name);

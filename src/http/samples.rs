@@ -119,7 +119,7 @@ enum Format {
 )]
 pub async fn ingest(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<ModelPath>,
     Params(columns): Params<Columns>,
     request: Request,
@@ -150,7 +150,8 @@ pub async fn ingest(
     for chunk in samples.chunks(CHUNK) {
         ingestion.add(chunk).await.map_err(|error| refused(error, format, &body))?;
     }
-    let receipt = ingestion.commit(now).await.map_err(|error| refused(error, format, &body))?;
+    let committed = ingestion.commit(now, caller.api_key_id).await;
+    let receipt = committed.map_err(|error| refused(error, format, &body))?;
     let ingestion = Ingestion { id: receipt.id, train: receipt.train, holdout: receipt.holdout };
     Ok((StatusCode::CREATED, Answer(ingestion)))
 }

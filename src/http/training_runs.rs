@@ -125,7 +125,7 @@ pub struct RunsQuery {
 )]
 pub async fn start(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<ModelPath>,
     OptionalJson(new): OptionalJson<Option<NewTrainingRun>>,
 ) -> Result<impl IntoResponse, Problem> {
@@ -135,7 +135,8 @@ pub async fn start(
         RunKind::Settlement => JobKind::Settlement,
     };
     let now = state.clock.now();
-    match state.store.enqueue_job(state.ids.next(now), model.id, kind, now).await? {
+    let id = state.ids.next(now);
+    match state.store.enqueue_job(id, model.id, kind, now, caller.api_key_id).await? {
         Enqueued::Already(job) => {
             Err(Problem::TrainingRunActive { kind: kind.as_str(), id: job.id })
         }
@@ -195,11 +196,12 @@ pub async fn read(
 )]
 pub async fn cancel(
     FromState(state): FromState<Arc<State>>,
-    _: Caller<Administering>,
+    caller: Caller<Administering>,
     Segments(path): Segments<RunPath>,
 ) -> Result<impl IntoResponse, Problem> {
     let job = run(&state, &path).await?;
-    let status = match state.store.cancel_job(job.id, state.clock.now()).await? {
+    let cancelled = state.store.cancel_job(job.id, state.clock.now(), caller.api_key_id).await?;
+    let status = match cancelled {
         CancelJob::Cancelled => StatusCode::OK,
         CancelJob::Requested => StatusCode::ACCEPTED,
         CancelJob::Refused(state) => return Err(Problem::TrainingRunEnded { state }),

@@ -192,7 +192,11 @@ impl Ingestion {
     ///
     /// # Panics
     /// Like [`Ingestion::add`].
-    pub async fn commit(mut self, now: Timestamp) -> Result<Receipt, IngestError> {
+    pub async fn commit(
+        mut self,
+        now: Timestamp,
+        by: Option<Uuid>,
+    ) -> Result<Receipt, IngestError> {
         let mut writing = self.take()?;
         if writing.tx.dialect() == Dialect::Postgres {
             // A deletion may have been accepted since the samples were looked at; from here on none
@@ -213,7 +217,8 @@ impl Ingestion {
             .bind(receipt.id)
             .execute_one()
             .await?;
-        let details = serde_json::json!({"train": receipt.train, "holdout": receipt.holdout});
+        let details =
+            serde_json::json!({"by": by, "train": receipt.train, "holdout": receipt.holdout});
         tx.record(now, AuditKind::SamplesIngested, model_id, receipt.id, details);
         self.sealer.store.commit(tx).await?;
         let grown = next_ordinal - first_ordinal;

@@ -44,10 +44,11 @@ impl Store {
         model_id: Uuid,
         kind: JobKind,
         now: Timestamp,
+        by: Option<Uuid>,
     ) -> Result<Enqueued, StoreError> {
         writing!(self, "enqueue_job", async |tx| {
             tx.lock_model(model_id).await?;
-            enqueue(tx, id, model_id, kind, now).await
+            enqueue(tx, id, model_id, kind, now, by).await
         })
     }
 
@@ -70,7 +71,9 @@ impl Store {
                 .fetch_optional()
                 .await?;
             match unsettled {
-                Some(_) => enqueue(tx, id, model_id, JobKind::Settlement, now).await.map(Some),
+                Some(_) => {
+                    enqueue(tx, id, model_id, JobKind::Settlement, now, None).await.map(Some)
+                }
                 None => Ok(None),
             }
         })
@@ -111,27 +114,36 @@ impl Store {
         })
     }
 
-    pub async fn cancel_job(&self, id: Uuid, now: Timestamp) -> Result<CancelJob, StoreError> {
+    pub async fn cancel_job(
+        &self,
+        id: Uuid,
+        now: Timestamp,
+        by: Option<Uuid>,
+    ) -> Result<CancelJob, StoreError> {
         writing!(self, "cancel_job", async |tx| {
             let row = tx.query("SELECT model_id FROM jobs WHERE id = $1").bind(id);
             let Some(row) = row.fetch_optional().await? else { return Ok(CancelJob::Unknown) };
             tx.lock_model(row.uuid("model_id")?).await?;
             let row = tx.query("SELECT * FROM jobs WHERE id = $1").bind(id).fetch_one().await?;
             let job = read_job(&row)?;
-            match (job.kind, job.state) {
-                (JobKind::Training | JobKind::Settlement, JobState::Queued) => {
-                    end_job(tx, &job, JobState::Cancelled, None, now).await?;
-                    Ok(CancelJob::Cancelled)
-                }
-                (JobKind::Training | JobKind::Settlement, JobState::Running) => {
-                    let sql = "UPDATE jobs SET cancel_requested = TRUE WHERE id = $1";
-                    tx.query(sql).bind(id).execute_one().await?;
-                    // Its worker listens.
-                    tx.wake();
-                    Ok(CancelJob::Requested)
-                }
-                (_, state) => Ok(CancelJob::Refused(state)),
+            let (JobKind::Training | JobKind::Settlement, JobState::Queued | JobState::Running) =
+                (job.kind, job.state)
+            else {
+                return Ok(CancelJob::Refused(job.state));
+            };
+            if !job.cancel_requested {
+                let details = serde_json::json!({"by": by, "kind": job.kind});
+                tx.record(now, AuditKind::JobCancelRequested, job.model_id, id, details);
             }
+            if job.state == JobState::Queued {
+                end_job(tx, &job, JobState::Cancelled, None, now).await?;
+                return Ok(CancelJob::Cancelled);
+            }
+            let sql = "UPDATE jobs SET cancel_requested = TRUE WHERE id = $1";
+            tx.query(sql).bind(id).execute_one().await?;
+            // Its worker listens.
+            tx.wake();
+            Ok(CancelJob::Requested)
         })
     }
 }
@@ -143,6 +155,7 @@ async fn enqueue(
     model_id: Uuid,
     kind: JobKind,
     now: Timestamp,
+    by: Option<Uuid>,
 ) -> Result<Enqueued, StoreError> {
     for state in [JobState::Running, JobState::Queued] {
         let sql = "SELECT * FROM jobs WHERE model_id = $1 AND kind = $2 AND state = $3";
@@ -170,7 +183,7 @@ async fn enqueue(
         .time(now)
         .fetch_one()
         .await?;
-    tx.record(now, event, model_id, id, serde_json::json!({}));
+    tx.record(now, event, model_id, id, serde_json::json!({"by": by}));
     tx.wake();
     read_job(&row).map(Enqueued::Queued)
 }

@@ -21,7 +21,11 @@ pub enum CreateModel {
 }
 
 impl Store {
-    pub async fn create_model(&self, model: &Model) -> Result<CreateModel, StoreError> {
+    pub async fn create_model(
+        &self,
+        model: &Model,
+        by: Option<Uuid>,
+    ) -> Result<CreateModel, StoreError> {
         writing!(self, "create_model", async |tx| {
             let created = tx
                 .query(
@@ -46,6 +50,7 @@ impl Store {
                 .execute_one()
                 .await?;
             let details = serde_json::json!({
+                "by": by,
                 "name": model.name,
                 "architecture": model.architecture,
                 "recipe": model.recipe,

@@ -134,9 +134,9 @@ pub async fn train(ledger: &Ledger, model: &Model, clock: &Clock) {
 
 pub async fn train_on(ledger: &Ledger, model: &Model, clock: &Clock, samples: &[NewSample]) {
     let store = &ledger.store;
-    assert_eq!(store.create_model(model).await.unwrap(), CreateModel::Created);
+    assert_eq!(store.create_model(model, None).await.unwrap(), CreateModel::Created);
     ledger.ingest(model, samples).await;
-    store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now()).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now(), None).await.unwrap();
     let version = async || store.current_version(model.id).await.unwrap().map(|it| it.epoch);
     eventually("the model is trained", version, |epoch| *epoch == Some(1)).await;
 }
@@ -431,10 +431,10 @@ async fn what_is_certified_is_published_and_what_is_not_is_retrained(ledger: &Le
     (model.id, model.name) = (new_id(), "faint".parse().unwrap());
     model.policy.method_parameters.clear();
     model.policy.method_parameters.insert("sigma".into(), json!(1e-9));
-    assert_eq!(ledger.store.create_model(&model).await.unwrap(), CreateModel::Created);
+    assert_eq!(ledger.store.create_model(&model, None).await.unwrap(), CreateModel::Created);
     ledger.ingest(&model, &(0..60).map(learnable).collect::<Vec<_>>()).await;
     let job_id = new_id();
-    let enqueued = ledger.store.enqueue_job(job_id, model.id, JobKind::Training, clock.now());
+    let enqueued = ledger.store.enqueue_job(job_id, model.id, JobKind::Training, clock.now(), None);
     enqueued.await.unwrap();
     let job = async || ledger.store.job(job_id).await.unwrap().unwrap();
     let failed = eventually("the training fails", job, |it| it.state == JobState::Failed).await;

@@ -186,6 +186,43 @@ async fn keys_are_made_listed_rotated_and_revoked_over_http() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_says_by_which_key_a_model_was_made_fed_and_trained() {
+    for database in Database::ALL {
+        let (service, admin) = guarded(database).await;
+        let new = json!({"name": "platform", "scopes": ["admin"]});
+        let made = send(&service, &admin, Method::POST, "/v1/api-keys", &new).await;
+        let (id, key) = (field(&made.body, "/id"), field(&made.body, "/secret").as_str().unwrap());
+
+        let mut model = people::model(&people::unsettled());
+        model["recipe"]["epochs"] = json!(1_000);
+        let created = send(&service, key, Method::POST, "/v1/models", &model).await;
+        assert_eq!(created.status, StatusCode::CREATED, "{created:#?}");
+        let of_model = |rest: &str| format!("/v1/models/{}/{rest}", people::MODEL);
+        let samples = service.request(Method::POST, &of_model("samples")).bearer_auth(key);
+        let samples = samples.header("content-type", "application/x-ndjson");
+        let ingested = answer(samples.body(people::population())).await;
+        assert_eq!(ingested.status, StatusCode::CREATED, "{ingested:#?}");
+        let (runs, nothing) = (of_model("training-runs"), json!({}));
+        let queued = send(&service, key, Method::POST, &runs, &nothing).await;
+        let run = format!("{runs}/{}", field(&queued.body, "/id").as_str().unwrap());
+        let cancelled = send(&service, key, Method::DELETE, &run, &nothing).await;
+        assert!(cancelled.status.is_success(), "{cancelled:#?}");
+
+        let page = send(&service, key, Method::GET, "/v1/audit/events?limit=200", &nothing).await;
+        let entries = field(&page.body, "/items").as_array().unwrap().iter();
+        let entries: Vec<Value> = entries
+            .map(|event| serde_json::from_str(event["entry"].as_str().unwrap()).unwrap())
+            .collect();
+        for kind in ["model.created", "samples.ingested", "training.queued", "job.cancel_requested"]
+        {
+            let told: Vec<_> = entries.iter().filter(|entry| entry["kind"] == kind).collect();
+            assert_eq!(told.len(), 1, "{kind}: {entries:#?}");
+            assert_eq!(&told[0]["details"]["by"], id, "{kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_asks_too_fast_is_told_when_to_come_back() {
     let (service, admin) = guarded(Database::Sqlite).await;
     let new = json!({

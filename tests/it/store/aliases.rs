@@ -91,7 +91,7 @@ async fn a_deletion_during_an_ingestion_is_seen_by_alias_too(ledger: &Ledger) {
     let mut ingestion = ledger.store.begin_ingestion(new_id(), model.id).await.unwrap();
     ingestion.add(&[known_as(200, subject_key(300), &["anna@"])]).await.unwrap();
     ledger.delete(&model, vec![subject_target(100)], at(20)).await;
-    let refused = ingestion.commit(at(21)).await.unwrap_err();
+    let refused = ingestion.commit(at(21), None).await.unwrap_err();
     assert!(matches!(refused, IngestError::Conflict { conflict: Conflict::SubjectDeleted, .. }));
 }
 

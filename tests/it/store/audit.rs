@@ -31,7 +31,10 @@ async fn indices_are_dense_under_concurrent_writers(ledger: &Ledger) {
                 let new = super::new_deletion(&model, target, at(20));
                 store.accept_deletion(&new, 1_000).await.unwrap();
                 store.cancel_deletion(new.id, at(21), None).await.unwrap();
-                store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(22)).await.unwrap();
+                store
+                    .enqueue_job(new_id(), model.id, JobKind::Settlement, at(22), None)
+                    .await
+                    .unwrap();
             }
         }
     });
@@ -52,7 +55,7 @@ async fn every_step_of_a_deletion_leaves_its_leaf(ledger: &Ledger) {
     let id = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     ledger.unlearn(at(21)).await;
     ledger.store.complete_propagated(at(22)).await.unwrap();
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(23)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(23), None).await.unwrap();
     let settlement = ledger.claim(at(24)).await.unwrap();
     ledger.publish_exact(&settlement, at(25)).await;
     let kinds = async |filter: AuditFilter| {

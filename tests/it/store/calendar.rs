@@ -33,7 +33,7 @@ async fn what_was_queued_before_is_claimed_at_once(ledger: &Ledger) {
     let model = ledger.model("m").await;
     ledger.ingest(&model, &samples(0..8, 6)).await;
     let store = &ledger.store;
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(2 * HOUR)).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(2 * HOUR), None).await.unwrap();
     let training = ledger.claim(at(HOUR)).await.expect("a training that waits for nothing");
     assert_eq!(ledger.publish_exact(&training, at(HOUR)).await, Some(1));
 
@@ -41,7 +41,7 @@ async fn what_was_queued_before_is_claimed_at_once(ledger: &Ledger) {
     assert_eq!(ledger.unlearn(at(HOUR)).await, Some(2));
     assert_eq!(store.complete_propagated(at(HOUR)).await.unwrap(), [id]);
 
-    store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(2 * HOUR)).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(2 * HOUR), None).await.unwrap();
     let settlement = ledger.claim(at(2 * HOUR)).await.unwrap();
     store.release(&settlement.lease, at(2 * HOUR), true).await.unwrap();
     let again = ledger.claim(at(HOUR)).await.expect("a settlement that was given back");
@@ -93,7 +93,7 @@ async fn a_worker_and_a_replica_go_on(ledger: &Ledger) {
         .0
         .unwrap();
     };
-    store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now()).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, clock.now(), None).await.unwrap();
     served(1).await;
 
     let deletion = new_deletion(&model, vec![sample_target(0)], clock.now());

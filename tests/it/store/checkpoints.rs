@@ -230,7 +230,7 @@ async fn a_log_of_many_tiles_is_proven_and_served(ledger: &Ledger) {
 
     // The next one costs no more than what is new.
     let model = ledger.model("m").await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(3)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(3), None).await.unwrap();
     assert_eq!(notary.checkpoint().await.unwrap().size, 70_002);
 }
 
@@ -252,7 +252,7 @@ async fn a_rewritten_log_is_not_signed(ledger: &Ledger) {
         }
     }
     assert_eq!(notary.checkpoint().await.unwrap().root, before.root, "signed before");
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(60)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(60), None).await.unwrap();
     let refused = notary.checkpoint().await.unwrap_err();
     assert!(
         matches!(refused, NotaryError::Rewritten { size, .. } if size == before.size),
@@ -288,7 +288,7 @@ async fn a_certificate_needs_a_completed_request(ledger: &Ledger) {
 
     // Destroying the parent's weights and settling are in the next certificate.
     ledger.store.mark_weights_removed(model.id, 1, at(23)).await.unwrap();
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(24)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(24), None).await.unwrap();
     let settlement = ledger.claim(at(25)).await.unwrap();
     ledger.publish_exact(&settlement, at(26)).await;
     let Certification::Certified(later) = notary.certify(id, None).await.unwrap() else {

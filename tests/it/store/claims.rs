@@ -37,7 +37,7 @@ async fn nothing_is_claimed_of_nothing(ledger: &Ledger) {
 async fn a_batch_takes_what_is_queued_earliest_due_first(ledger: &Ledger) {
     let mut model = super::model("m");
     model.policy = Policy { batch_requests_max: 2, ..Policy::default() };
-    ledger.store.create_model(&model).await.unwrap();
+    ledger.store.create_model(&model, None).await.unwrap();
     ledger.ingest(&model, &samples(0..8, 8)).await;
     ledger.train(&model, at(10)).await;
     let mut ids = Vec::new();
@@ -70,7 +70,7 @@ async fn a_batch_takes_what_is_queued_earliest_due_first(ledger: &Ledger) {
 
 async fn deletions_go_before_settlements(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(19)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(19), None).await.unwrap();
     ledger.delete(&model, vec![sample_target(0)], at(20)).await;
     assert_eq!(ledger.claim(at(21)).await.unwrap().job.kind, JobKind::Unlearning);
 }
@@ -80,7 +80,7 @@ async fn a_model_that_steps_aside_once(ledger: &Ledger) -> Model {
     let mut model = super::model("m");
     let settlement = SettlementPolicy { preemptions_max: 1, ..SettlementPolicy::default() };
     model.policy = Policy { settlement, ..Policy::default() };
-    ledger.store.create_model(&model).await.unwrap();
+    ledger.store.create_model(&model, None).await.unwrap();
     ledger.ingest(&model, &samples(0..8, 8)).await;
     ledger.train(&model, at(10)).await;
     model
@@ -88,7 +88,7 @@ async fn a_model_that_steps_aside_once(ledger: &Ledger) -> Model {
 
 async fn a_job_that_stepped_aside_often_enough_goes_first(ledger: &Ledger) {
     let model = a_model_that_steps_aside_once(ledger).await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(11)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(11), None).await.unwrap();
     let settlement = ledger.claim(at(12)).await.unwrap();
     ledger.delete(&model, vec![sample_target(0)], at(13)).await;
     let renewal = ledger.store.renew_lease(&settlement.lease, at(14), LEASE, None).await.unwrap();
@@ -104,7 +104,7 @@ async fn a_job_that_waited_for_an_hour_is_held_up_no_longer(ledger: &Ledger) {
     let model = a_model_that_steps_aside_once(ledger).await;
     let other = ledger.model("other").await;
     for (model, kind) in [(&model, JobKind::Settlement), (&other, JobKind::Training)] {
-        ledger.store.enqueue_job(new_id(), model.id, kind, at(20)).await.unwrap();
+        ledger.store.enqueue_job(new_id(), model.id, kind, at(20), None).await.unwrap();
     }
     let mut claimed = Vec::new();
     for (number, now_s) in [(0, 30), (1, HOUR), (2, 2 * HOUR), (3, 2 * HOUR + 10)] {
@@ -155,8 +155,8 @@ async fn one_model_has_one_running_job(ledger: &Ledger) {
     for number in 0..3 {
         ledger.delete(&model, vec![sample_target(number)], at(20)).await;
     }
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(20)).await.unwrap();
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(20)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(20), None).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(20), None).await.unwrap();
     let claimers = (0..8).map(|_| {
         let store = ledger.store.clone();
         async move { store.claim(&claim(at(21))).await.unwrap() }
@@ -197,7 +197,7 @@ async fn expired_leases_are_claimed_again_and_at_last_later_and_later(ledger: &L
 async fn a_training_whose_worker_is_always_lost_fails(ledger: &Ledger) {
     let model = ledger.model("m").await;
     let id = new_id();
-    ledger.store.enqueue_job(id, model.id, JobKind::Training, at(1)).await.unwrap();
+    ledger.store.enqueue_job(id, model.id, JobKind::Training, at(1), None).await.unwrap();
     let claim = |now| Claim { attempts_max: 1, ..claim(now) };
     assert!(ledger.store.claim(&claim(at(2))).await.unwrap().is_some());
     assert!(ledger.store.claim(&claim(at(2).plus(LEASE))).await.unwrap().is_none());
@@ -209,13 +209,16 @@ async fn a_training_whose_worker_is_always_lost_fails(ledger: &Ledger) {
 async fn one_job_of_a_kind_is_queued(ledger: &Ledger) {
     let model = ledger.model("m").await;
     let id = new_id();
-    let queued = ledger.store.enqueue_job(id, model.id, JobKind::Training, at(1)).await.unwrap();
+    let queued =
+        ledger.store.enqueue_job(id, model.id, JobKind::Training, at(1), None).await.unwrap();
     assert!(matches!(queued, Enqueued::Queued(job) if job.id == id));
     for _ in 0..2 {
-        let second = ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(2)).await;
+        let second =
+            ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(2), None).await;
         assert!(matches!(second.unwrap(), Enqueued::Already(job) if job.id == id));
         ledger.claim(at(3)).await;
     }
-    let other = ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(4)).await;
+    let other =
+        ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(4), None).await;
     assert!(matches!(other.unwrap(), Enqueued::Queued(_)));
 }

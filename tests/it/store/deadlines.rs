@@ -33,7 +33,7 @@ async fn model(ledger: &Ledger, times_max: u32) -> Model {
     let mut model = super::model("m");
     let extension = ExtensionPolicy { days_max: 2, times_max };
     model.policy = Policy { extension, ..Policy::default() };
-    assert_eq!(ledger.store.create_model(&model).await.unwrap(), CreateModel::Created);
+    assert_eq!(ledger.store.create_model(&model, None).await.unwrap(), CreateModel::Created);
     ledger.ingest(&model, &samples(0..12, 8)).await;
     ledger.train(&model, at(10)).await;
     model

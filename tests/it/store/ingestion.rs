@@ -82,7 +82,7 @@ async fn conflicts_name_the_position(ledger: &Ledger) {
     ingestion.add(&samples(4..8, 8)).await.unwrap();
     let known = [samples(8..10, 10), samples(3..4, 4)].concat();
     assert_eq!(conflict(ingestion.add(&known).await), (6, Conflict::Exists));
-    let ended = ingestion.commit(at(2)).await.map(drop);
+    let ended = ingestion.commit(at(2), None).await.map(drop);
     assert_eq!(conflict(ended), (6, Conflict::Exists), "nothing of it is kept");
     assert_eq!(ledger.store.sample_counts(model.id).await.unwrap().train, 4);
     let mut ingestion = begin(ledger, model.id).await;
@@ -133,12 +133,12 @@ async fn a_deletion_during_an_ingestion_is_seen_at_its_commit(ledger: &Ledger) {
     let deletion = tokio::spawn(async move { store.accept_deletion(&new, 9).await.unwrap() });
     if matches!(ledger.raw, Raw::Sqlite(_)) {
         // One writer at a time: the deletion waits, and then finds the new sample.
-        ingestion.commit(at(21)).await.unwrap();
+        ingestion.commit(at(21), None).await.unwrap();
         let Acceptance::Accepted(details) = deletion.await.unwrap() else { panic!("refused") };
         assert_eq!(details.request.samples, 3);
     } else {
         deletion.await.unwrap();
-        let refused = ingestion.commit(at(21)).await.map(drop);
+        let refused = ingestion.commit(at(21), None).await.map(drop);
         assert_eq!(conflict(refused), (0, Conflict::SubjectDeleted));
     }
 }
@@ -185,7 +185,7 @@ async fn concurrent_ingestions_get_ordinals_of_their_own(ledger: &Ledger) {
         async move {
             let mut ingestion = store.begin_ingestion(new_id(), model_id).await.unwrap();
             ingestion.add(&samples(n * 50..n * 50 + 50, 1_000)).await.unwrap();
-            ingestion.commit(at(1)).await.unwrap();
+            ingestion.commit(at(1), None).await.unwrap();
         }
     });
     race(ingestions).await;

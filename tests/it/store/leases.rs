@@ -143,26 +143,26 @@ async fn trainings_are_retried_cancelled_and_failed(ledger: &Ledger) {
     let model = ledger.model("m").await;
     let store = &ledger.store;
     let id = new_id();
-    store.enqueue_job(id, model.id, JobKind::Training, at(1)).await.unwrap();
+    store.enqueue_job(id, model.id, JobKind::Training, at(1), None).await.unwrap();
     let first = ledger.claim(at(2)).await.unwrap();
     store.fail_attempt(&first.lease, at(3), "disk", Some(at(9))).await.unwrap();
     assert!(ledger.claim(at(8)).await.is_none());
     let second = ledger.claim(at(9)).await.unwrap();
     assert_eq!((second.job.id, second.lease.attempt), (id, 2));
-    assert_eq!(store.cancel_job(id, at(10)).await.unwrap(), CancelJob::Requested);
+    assert_eq!(store.cancel_job(id, at(10), None).await.unwrap(), CancelJob::Requested);
     let renewal = store.renew_lease(&second.lease, at(11), LEASE, None).await.unwrap();
     assert!(renewal.cancel_requested);
     store.acknowledge_cancel(&second.lease, at(12)).await.unwrap();
     let cancelled = CancelJob::Refused(JobState::Cancelled);
-    assert_eq!(store.cancel_job(id, at(13)).await.unwrap(), cancelled);
-    assert_eq!(store.cancel_job(new_id(), at(13)).await.unwrap(), CancelJob::Unknown);
+    assert_eq!(store.cancel_job(id, at(13), None).await.unwrap(), cancelled);
+    assert_eq!(store.cancel_job(new_id(), at(13), None).await.unwrap(), CancelJob::Unknown);
     let id = new_id();
-    store.enqueue_job(id, model.id, JobKind::Training, at(14)).await.unwrap();
-    assert_eq!(store.cancel_job(id, at(15)).await.unwrap(), CancelJob::Cancelled);
+    store.enqueue_job(id, model.id, JobKind::Training, at(14), None).await.unwrap();
+    assert_eq!(store.cancel_job(id, at(15), None).await.unwrap(), CancelJob::Cancelled);
     let id = new_id();
-    store.enqueue_job(id, model.id, JobKind::Training, at(16)).await.unwrap();
+    store.enqueue_job(id, model.id, JobKind::Training, at(16), None).await.unwrap();
     let lost = ledger.claim(at(17)).await.unwrap();
-    store.cancel_job(id, at(18)).await.unwrap();
+    store.cancel_job(id, at(18), None).await.unwrap();
     assert!(ledger.claim(at(100)).await.is_none(), "its worker was lost while it was cancelled");
     assert_eq!(store.job(id).await.unwrap().unwrap().state, JobState::Cancelled);
     assert!(is_fenced(&store.acknowledge_cancel(&lost.lease, at(101)).await));
@@ -170,7 +170,7 @@ async fn trainings_are_retried_cancelled_and_failed(ledger: &Ledger) {
 
 async fn progress_is_seen(ledger: &Ledger) {
     let model = ledger.model("m").await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(1)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Training, at(1), None).await.unwrap();
     let claimed = ledger.claim(at(2)).await.unwrap();
     let progress = Progress { stage: "training".into(), done: 3, total: 15 };
     ledger.store.renew_lease(&claimed.lease, at(3), LEASE, Some(&progress)).await.unwrap();

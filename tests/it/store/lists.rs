@@ -24,7 +24,7 @@ on_both!(
 async fn models_are_found_and_listed(ledger: &Ledger) {
     let models = [ledger.model("a").await, ledger.model("b").await, ledger.model("c").await];
     let store = &ledger.store;
-    let taken = store.create_model(&super::model("b")).await.unwrap();
+    let taken = store.create_model(&super::model("b"), None).await.unwrap();
     assert_eq!(taken, CreateModel::NameTaken);
     assert_eq!(store.model(&models[1].name).await.unwrap(), Some(models[1].clone()));
     assert_eq!(store.model_by_id(models[2].id).await.unwrap(), Some(models[2].clone()));
@@ -77,7 +77,7 @@ async fn versions_and_jobs_are_paged(ledger: &Ledger) {
     let model = ledger.trained_model("m", 4).await;
     ledger.train(&model, at(11)).await;
     ledger.train(&model, at(12)).await;
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(13)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(13), None).await.unwrap();
     let epochs = async |below, limit| {
         let page = ledger.store.versions(model.id, below, limit).await.unwrap();
         page.iter().map(|version| version.epoch).collect::<Vec<_>>()

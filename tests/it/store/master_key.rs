@@ -113,7 +113,7 @@ async fn a_rotation_wraps_every_key_anew(ledger: &Ledger) {
     assert!(matches!(late, Err(StoreError::OtherMasterKey { .. })), "under the replaced key");
     let mut ingestion = store.begin_ingestion(new_id(), model.id).await.unwrap();
     ingestion.add(&samples(50..52, 100)).await.unwrap();
-    ingestion.commit(at(30)).await.unwrap();
+    ingestion.commit(at(30), None).await.unwrap();
     rewrap_all(&store).await;
     store.close().await;
 
@@ -152,7 +152,7 @@ async fn a_rotation_waits_for_a_running_ingestion(ledger: &Ledger) {
     });
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!rotation.is_finished());
-    ingestion.commit(at(30)).await.unwrap();
+    ingestion.commit(at(30), None).await.unwrap();
     rotation.await.unwrap();
     store.close().await;
     let store = Store::open(&ledger.url, keyring(NEXT)).await.unwrap();

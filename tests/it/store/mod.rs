@@ -172,7 +172,7 @@ impl Ledger {
 
     pub async fn model(&self, name: &str) -> Model {
         let model = model(name);
-        assert_eq!(self.store.create_model(&model).await.unwrap(), CreateModel::Created);
+        assert_eq!(self.store.create_model(&model, None).await.unwrap(), CreateModel::Created);
         model
     }
 
@@ -187,12 +187,12 @@ impl Ledger {
     pub async fn ingest(&self, model: &Model, samples: &[NewSample]) {
         let mut ingestion = self.store.begin_ingestion(new_id(), model.id).await.unwrap();
         ingestion.add(samples).await.unwrap();
-        ingestion.commit(at(1)).await.unwrap();
+        ingestion.commit(at(1), None).await.unwrap();
     }
 
     /// Publishes a version trained on every live sample.
     pub async fn train(&self, model: &Model, now: Timestamp) -> Option<u64> {
-        self.store.enqueue_job(new_id(), model.id, JobKind::Training, now).await.unwrap();
+        self.store.enqueue_job(new_id(), model.id, JobKind::Training, now, None).await.unwrap();
         let claimed = self.claim(now).await.unwrap();
         assert_eq!((claimed.job.kind, claimed.model.id), (JobKind::Training, model.id));
         self.publish_exact(&claimed, now).await
@@ -342,7 +342,7 @@ pub fn prediction(sample_id: Uuid) -> SamplePredictions {
 
 /// A training that has staged predictions of three samples.
 pub async fn staging(store: &Store, model: &Model, now: Timestamp) -> Claimed {
-    store.enqueue_job(new_id(), model.id, JobKind::Training, now).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, now, None).await.unwrap();
     let training = store.claim(&claim(now)).await.unwrap().unwrap();
     let samples = store.samples(model.id, Split::Train, -1, 3).await.unwrap();
     let predictions: Vec<_> = samples.iter().map(|it| prediction(it.id)).collect();

@@ -351,7 +351,7 @@ async fn take_in(store: &Store, model: &Model) {
     known[0].aliases = vec![subject_key(9_000)];
     let mut ingestion = store.begin_ingestion(new_id(), model.id).await.unwrap();
     ingestion.add(&known).await.unwrap();
-    ingestion.commit(at(41)).await.unwrap();
+    ingestion.commit(at(41), None).await.unwrap();
     store.alias_subjects(model.id, &[subject_key(9_000)]).await.unwrap();
     let subjects = [subject_key(520), subject_key(540), subject_key(9_000)];
     store.subject_standings(model.id, &subjects).await.unwrap();

@@ -258,7 +258,8 @@ async fn a_settlement_that_covers_everything_is_not_called_for_again(ledger: &Le
     ledger.publish_exact(&settlement, at(28)).await;
     assert_eq!(call(29).await, None);
     // By hand it is called for all the same.
-    let by_hand = store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(30)).await.unwrap();
+    let by_hand =
+        store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(30), None).await.unwrap();
     assert!(matches!(by_hand, Enqueued::Queued(_)));
 }
 
@@ -268,7 +269,7 @@ async fn weights_of_a_job_that_may_publish_them_are_no_orphan(ledger: &Ledger) {
     let blob = BlobName { digest: Digest::of(b"weights"), job_id: new_id() };
     let is_referenced = async || store.is_referenced(blob).await.unwrap();
     assert!(!is_referenced().await);
-    store.enqueue_job(blob.job_id, model.id, JobKind::Training, at(1)).await.unwrap();
+    store.enqueue_job(blob.job_id, model.id, JobKind::Training, at(1), None).await.unwrap();
     assert!(is_referenced().await);
     let first = ledger.claim(at(2)).await.unwrap();
     assert!(is_referenced().await);

@@ -153,7 +153,7 @@ async fn a_settlement_raises_guarantees(ledger: &Ledger) {
     // Published, but completed only after the settlement.
     let published = ledger.delete(&model, vec![sample_target(1)], at(23)).await;
     ledger.unlearn(at(24)).await;
-    store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(25)).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(25), None).await.unwrap();
     let settlement = ledger.claim(at(26)).await.unwrap();
     assert_eq!(ledger.publish_exact(&settlement, at(27)).await, Some(4));
     let request = store.deletion(completed).await.unwrap().unwrap().request;
@@ -169,7 +169,7 @@ async fn a_settlement_raises_guarantees(ledger: &Ledger) {
 async fn a_training_while_a_request_waits_leaves_its_samples_out(ledger: &Ledger) {
     let model = ledger.trained_model("m", 8).await;
     let store = &ledger.store;
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(19)).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(19), None).await.unwrap();
     let training = ledger.claim(at(20)).await.unwrap();
     let id = ledger.delete(&model, vec![sample_target(0)], at(21)).await;
     assert_eq!(ledger.publish_exact(&training, at(22)).await, Some(2));
@@ -189,7 +189,7 @@ async fn wrong_predictions_publish_nothing(ledger: &Ledger) {
     let model = ledger.trained_model("m", 4).await;
     let other = ledger.trained_model("other", 4).await;
     let store = &ledger.store;
-    store.enqueue_job(new_id(), model.id, JobKind::Training, at(19)).await.unwrap();
+    store.enqueue_job(new_id(), model.id, JobKind::Training, at(19), None).await.unwrap();
     let training = ledger.claim(at(20)).await.unwrap();
     let held_out = async |model_id| {
         let samples = store.samples(model_id, Split::Holdout, -1, 9).await.unwrap();

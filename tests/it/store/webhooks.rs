@@ -85,7 +85,7 @@ async fn every_state_is_told_once(ledger: &Ledger) {
     for _ in 0..2 {
         ledger.store.complete_propagated(at(22)).await.unwrap();
     }
-    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(23)).await.unwrap();
+    ledger.store.enqueue_job(new_id(), model.id, JobKind::Settlement, at(23), None).await.unwrap();
     let settlement = ledger.claim(at(23)).await.unwrap();
     ledger.publish_exact(&settlement, at(23)).await;
 

@@ -66,7 +66,7 @@ impl Machine {
                 preemptions_max: PREEMPTIONS_MAX,
                 ..SettlementPolicy::default()
             };
-            ledger.store.create_model(&model).await.unwrap();
+            ledger.store.create_model(&model, None).await.unwrap();
             reference.add_model(model.id);
             models.push(model);
         }
@@ -130,7 +130,8 @@ impl Machine {
             }
             Verb::Enqueue { model, kind } => {
                 let (id, model_id) = (new_id(), self.models[model].id);
-                let queued = self.ledger.store.enqueue_job(id, model_id, kind, now).await.unwrap();
+                let queued =
+                    self.ledger.store.enqueue_job(id, model_id, kind, now, None).await.unwrap();
                 let is_new = matches!(queued, Enqueued::Queued(_));
                 assert_eq!(is_new, self.reference.enqueue(id, model, kind, self.now));
             }
@@ -138,7 +139,7 @@ impl Machine {
                 let jobs = self.reference.jobs.len();
                 let job = job.index(jobs);
                 let id = self.reference.jobs[job].id;
-                let done = self.ledger.store.cancel_job(id, now).await.unwrap();
+                let done = self.ledger.store.cancel_job(id, now, None).await.unwrap();
                 let done = match done {
                     CancelJob::Cancelled => Some(JobState::Cancelled),
                     CancelJob::Requested => Some(JobState::Running),
@@ -228,7 +229,7 @@ impl Machine {
         let (id, model_id, now) = (new_id(), self.models[model].id, when(self.now));
         let mut ingestion = self.ledger.store.begin_ingestion(id, model_id).await.unwrap();
         let came_in = match ingestion.add(&new).await {
-            Ok(()) => ingestion.commit(now).await.is_ok(),
+            Ok(()) => ingestion.commit(now, None).await.is_ok(),
             Err(IngestError::Conflict { .. }) => {
                 drop(ingestion);
                 false

@@ -241,18 +241,21 @@ impl Reference {
     /// The job ends, runs on until its worker hears of it, or cannot be cancelled.
     pub fn cancel_job(&mut self, job: usize) -> Option<JobState> {
         let it = &mut self.jobs[job];
-        match (it.kind, it.state) {
-            (JobKind::Unlearning, _) => None,
-            (_, JobState::Queued) => {
-                self.end_job(job, JobState::Cancelled);
-                Some(JobState::Cancelled)
-            }
-            (_, JobState::Running) => {
-                it.cancel_requested = true;
-                Some(JobState::Running)
-            }
-            _ => None,
+        let queued = match (it.kind, it.state) {
+            (JobKind::Unlearning, _) => return None,
+            (_, JobState::Queued) => true,
+            (_, JobState::Running) => false,
+            _ => return None,
+        };
+        if !it.cancel_requested {
+            self.leaves.push(("job.cancel_requested", it.id));
         }
+        if queued {
+            self.end_job(job, JobState::Cancelled);
+            return Some(JobState::Cancelled);
+        }
+        it.cancel_requested = true;
+        Some(JobState::Running)
     }
 
     /// None when nobody asked for it.
