@@ -7,7 +7,7 @@ use super::{
     Database, Service,
     certificate::{log_key, verify},
     field, people,
-    process::{Answer, answer, does_not_start},
+    process::{Answer, answer, does_not_start, output_of},
 };
 
 /// Makes a key with these scopes; returns its id and its secret.
@@ -19,7 +19,7 @@ fn make_key(service: &Service, scopes: &str) -> (String, String) {
 
 /// What a command about keys prints.
 fn keys(service: &Service, arguments: &[&str]) -> String {
-    let done = service.command().arg("keys").args(arguments).output().unwrap();
+    let done = output_of(service.command().arg("keys").args(arguments));
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()
 }
@@ -70,7 +70,7 @@ async fn a_key_opens_what_its_scopes_say_and_nothing_else() {
         let predict = secret.to_owned();
         assert_eq!(post(&infer, Some(&predict), &row).await.status, StatusCode::OK);
 
-        let revoked = service.command().args(["keys", "revoke", &id]).output().unwrap();
+        let revoked = output_of(service.command().args(["keys", "revoke", &id]));
         assert!(revoked.status.success());
         super::eventually(
             "the revoked key is refused",
@@ -102,7 +102,7 @@ async fn keys_are_listed_with_their_limits_and_never_their_secrets() {
     );
     assert!(!list.contains(secret));
 
-    let unknown = service.command().args(["keys", "rotate", &free]).output().unwrap();
+    let unknown = output_of(service.command().args(["keys", "rotate", &free]));
     assert!(!unknown.status.success());
     let error = String::from_utf8(unknown.stderr).unwrap();
     assert!(error.contains("there is no live key"), "{error}");

@@ -12,6 +12,7 @@ use super::{
     Database, Service,
     certificate::{log_key, verify, write},
     people,
+    process::output_of,
 };
 
 /// Requests for persons nobody knows: each is one entry of the log.
@@ -118,9 +119,9 @@ async fn with_keys_everybody_reads_hashes_but_not_entries() {
     let mut service = Service::start(Database::Sqlite).await;
     service.terminate();
     assert!(service.ended().await.success());
-    let made = service.command().args(["keys", "add", "--name", "a", "--scope", "audit"]).output();
-    let secret =
-        String::from_utf8(made.unwrap().stdout).unwrap().lines().last().unwrap().to_owned();
+    let add = ["keys", "add", "--name", "a", "--scope", "audit"];
+    let made = output_of(service.command().args(add));
+    let secret = String::from_utf8(made.stdout).unwrap().lines().last().unwrap().to_owned();
     service.restart().await;
     let (status, ..) = raw(&service, "/audit/checkpoint").await;
     assert_eq!(status, StatusCode::OK);
@@ -238,16 +239,14 @@ async fn a_process_with_another_key_does_not_start() {
         let other = "6".repeat(64);
         let start = |command: &[&str]| {
             let mut process = service.command();
-            process.env("FORGETD_AUDIT__SIGNING_KEY", &other).args(command);
-            process.output().unwrap()
+            output_of(process.env("FORGETD_AUDIT__SIGNING_KEY", &other).args(command))
         };
         let refused = start(&["serve", "--listen", "127.0.0.1:0"]);
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains("adopt-log-key"), "{said}");
         let adopted = start(&["keys", "adopt-log-key"]);
         assert!(adopted.status.success(), "{adopted:?}");
-        let refused =
-            service.command().args(["serve", "--listen", "127.0.0.1:0"]).output().unwrap();
+        let refused = output_of(service.command().args(["serve", "--listen", "127.0.0.1:0"]));
         assert!(!refused.status.success(), "the key before is not the log's any more");
     }
 }

@@ -11,7 +11,7 @@ use forgetd::domain::audit::canonical;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Database, Service, eventually, field, people};
+use super::{Database, Service, eventually, field, people, process::output_of};
 
 /// What `forgetd verify` said.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Verdict {
 
 impl Verdict {
     pub fn of(command: &mut Command) -> Self {
-        let done = command.output().unwrap();
+        let done = output_of(command);
         let (out, err) = (&done.stdout, &done.stderr);
         let output = format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err));
         Self { holds: done.status.success(), output }

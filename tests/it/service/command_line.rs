@@ -4,7 +4,7 @@ use std::{fmt::Write as _, process::Output};
 
 use serde_json::Value;
 
-use super::{Database, Service, people};
+use super::{Database, Service, people, process::output_of};
 
 fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
@@ -19,7 +19,7 @@ fn table(numbers: std::ops::Range<u32>) -> String {
         let word = |name: &str| row[name].as_str().unwrap().to_owned();
         writeln!(
             csv,
-            "p-{number},{},{},{},{}",
+            "person-{number},{},{},{},{}",
             row["age"],
             row["hours"],
             word("work"),
@@ -39,13 +39,15 @@ async fn ingest_train_serve_and_forget_a_table() {
 
         let file = service.folder().join("people.csv");
         let ingest = |split: &str| {
-            service
-                .command()
-                .args(["ingest", "--model", people::MODEL, "--subject", "person"])
-                .args(["--split", split, "--recipe", r#"{"epochs": 5, "folds": 2}"#, "--file"])
-                .arg(&file)
-                .output()
-                .unwrap()
+            let mut command = service.command();
+            command.args(["ingest", "--model", people::MODEL, "--subject", "person"]).args([
+                "--split",
+                split,
+                "--recipe",
+                r#"{"epochs": 5, "folds": 2}"#,
+                "--file",
+            ]);
+            output_of(command.arg(&file))
         };
         std::fs::write(&file, table(0..200)).unwrap();
         let done = ingest("train");
@@ -57,13 +59,13 @@ async fn ingest_train_serve_and_forget_a_table() {
         let done = ingest("holdout");
         assert!(text(&done).contains("60 hold-out samples"), "{}", text(&done));
 
-        let trained = service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        let trained = output_of(service.command().args(["train", "--model", people::MODEL]));
         assert!(trained.status.success(), "{}", text(&trained));
         assert!(text(&trained).contains("version 1 of 200 samples"), "{}", text(&trained));
 
         service.restart().await;
         people::ready(&service).await;
-        let id = people::forget(&service, &["p-42"]).await;
+        let id = people::forget(&service, &["person-42"]).await;
         service.request_becomes(&id, "completed").await;
         assert_eq!(people::predict(&service, 42).await.body["model_version"], "2");
     }
@@ -75,7 +77,7 @@ async fn a_rotation_of_the_master_key_closes_older_copies() {
         let mut service = Service::start(database).await;
         people::trained(&service, &people::unsettled()).await;
         let rotate =
-            |service: &Service| service.command().args(["master-key", "rotate"]).output().unwrap();
+            |service: &Service| output_of(service.command().args(["master-key", "rotate"]));
         let early = rotate(&service);
         assert!(!early.status.success() && text(&early).contains("in use"), "{}", text(&early));
         service.terminate();
@@ -99,7 +101,7 @@ async fn a_rotation_of_the_master_key_closes_older_copies() {
         assert!(service.ended().await.success());
 
         std::fs::write(data.join("master-key"), replaced).unwrap();
-        let refused = service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        let refused = output_of(service.command().args(["train", "--model", people::MODEL]));
         assert!(!refused.status.success(), "the replaced key opens nothing");
         assert!(text(&refused).contains("master key"), "{}", text(&refused));
     }
@@ -115,7 +117,7 @@ async fn a_master_key_of_the_configuration_is_rotated_beside_the_service() {
         people::trained(&service, &people::unsettled()).await;
         assert!(!service.folder().join("data/master-key").exists());
         let rotate = ["master-key", "rotate"];
-        let alone = service.command().env(CURRENT, &new).args(rotate).output().unwrap();
+        let alone = output_of(service.command().env(CURRENT, &new).args(rotate));
         assert!(!alone.status.success(), "{}", text(&alone));
         assert!(text(&alone).contains("previous_master_key"), "{}", text(&alone));
 
@@ -125,7 +127,7 @@ async fn a_master_key_of_the_configuration_is_rotated_beside_the_service() {
         service.set_variable(PREVIOUS, &old);
         service.restart().await;
         people::ready(&service).await;
-        let done = service.command().args(rotate).output().unwrap();
+        let done = output_of(service.command().args(rotate));
         assert!(done.status.success(), "{}", text(&done));
         let id = people::forget(&service, &["person-7"]).await;
         service.request_becomes(&id, "completed").await;
@@ -135,7 +137,7 @@ async fn a_master_key_of_the_configuration_is_rotated_beside_the_service() {
         let train = |key: &str| {
             let mut command = service.command();
             command.env_remove(PREVIOUS).env(CURRENT, key);
-            command.args(["train", "--model", people::MODEL]).output().unwrap()
+            output_of(command.args(["train", "--model", people::MODEL]))
         };
         let refused = train(&old);
         assert!(!refused.status.success(), "the replaced key opens nothing");
@@ -155,8 +157,7 @@ async fn a_ledger_whose_service_key_was_lost_is_not_opened_with_a_new_one() {
         let file = service.folder().join("data/service-key");
         let own = std::fs::read(&file).unwrap();
         std::fs::remove_file(&file).unwrap();
-        let train =
-            || service.command().args(["train", "--model", people::MODEL]).output().unwrap();
+        let train = || output_of(service.command().args(["train", "--model", people::MODEL]));
         let refused = train();
         assert!(!refused.status.success(), "{}", text(&refused));
         for named in ["service key", "ledger.service_key", "file service-key"] {
@@ -173,7 +174,7 @@ async fn a_ledger_whose_service_key_was_lost_is_not_opened_with_a_new_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_model_that_is_not_there_is_named() {
     let service = Service::start(Database::Sqlite).await;
-    let refused = service.command().args(["train", "--model", "nothing"]).output().unwrap();
+    let refused = output_of(service.command().args(["train", "--model", "nothing"]));
     assert!(!refused.status.success());
     assert!(text(&refused).contains("nothing"), "{}", text(&refused));
 }

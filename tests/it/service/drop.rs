@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     Database, Service, eventually, field, opendsr, people,
-    process::{Answer, answer},
+    process::{Answer, answer, output_of},
 };
 
 pub fn email(subject: &str) -> String {
@@ -63,16 +63,10 @@ fn run(service: &Service, kind: &str, list: &str) -> Run {
     for old in &paths[1..] {
         let _ = std::fs::remove_file(old);
     }
-    let output = service
-        .command()
-        .args(["drop", "--list", kind, "--file"])
-        .arg(&paths[0])
-        .arg("--report")
-        .arg(&paths[1])
-        .arg("--open")
-        .arg(&paths[2])
-        .output()
-        .unwrap();
+    let mut command = service.command();
+    command.args(["drop", "--list", kind, "--file"]).arg(&paths[0]);
+    command.arg("--report").arg(&paths[1]).arg("--open").arg(&paths[2]);
+    let output = output_of(&mut command);
     let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     Run { output, report: read(&paths[1]), open: read(&paths[2]) }
 }

@@ -13,7 +13,7 @@ use super::{
     Database, Service,
     drop::email,
     eventually, field, people,
-    process::{Answer, answer},
+    process::{Answer, answer, output_of},
 };
 use crate::receiver::{Receiver, Reply};
 
@@ -202,9 +202,8 @@ async fn a_token_is_one_agents_and_is_asked_for_by_its_key() {
             assert!(answer.body.get("fatal").is_none(), "with another token it is served");
         }
         // It opens nothing else once there are keys, and survives a restart; the agent may not.
-        let added =
-            service.command().args(["keys", "add", "--name", "x", "--scope", "admin"]).output();
-        assert!(added.unwrap().status.success());
+        let add = ["keys", "add", "--name", "x", "--scope", "admin"];
+        assert!(output_of(service.command().args(add)).status.success());
         service.kill();
         service.restart().await;
         let check = async |token: &str| send(&service, Method::GET, path, Some(token), None).await;

@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio},
     sync::Arc,
 };
 
@@ -246,6 +246,16 @@ impl Service {
         )
         .await
     }
+}
+
+/// Runs a subcommand to its end. It has named nobody in what it prints and logs, either.
+pub fn output_of(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    for said in [&output.stdout, &output.stderr] {
+        let said = String::from_utf8_lossy(said);
+        assert_eq!(said.lines().find(|line| names_somebody(line)), None, "{command:?}");
+    }
+    output
 }
 
 /// Sends a request; the body is JSON or null.
