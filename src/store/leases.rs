@@ -108,8 +108,7 @@ impl Store {
     }
 
     /// The batch has to wait: its requests return to the queue, for `reason`, and go together again
-    /// from `until` on, or once a version is trained without them if none has failed before. The
-    /// attempt does not count.
+    /// from `until` on, or once a version is trained without them. The attempt does not count.
     pub async fn put_off(
         &self,
         lease: &Lease,

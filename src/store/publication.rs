@@ -79,7 +79,7 @@ impl Store {
                     if let Some(staged) = &staged {
                         staged.adopt(tx, job.model_id, epoch).await?;
                         settle_requests(tx, &job, epoch, publication.now).await?;
-                        release_put_off(tx, job.model_id).await?;
+                        release_waiting(tx, job.model_id).await?;
                     }
                     Some(epoch)
                 }
@@ -192,11 +192,12 @@ async fn settle_requests(
     Ok(())
 }
 
-/// Whatever waits for a retraining waits no longer: this version was trained without it.
-async fn release_put_off(tx: &mut Tx, model_id: Uuid) -> Result<(), StoreError> {
+/// Whatever waits, for a retraining or for another attempt, waits no longer: this version was trained
+/// without it.
+async fn release_waiting(tx: &mut Tx, model_id: Uuid) -> Result<(), StoreError> {
     tx.query(
         "UPDATE deletion_requests SET not_before = $1, reason = NULL
-         WHERE model_id = $2 AND state = 'queued' AND attempts = 0 AND not_before > $1",
+         WHERE model_id = $2 AND state = 'queued' AND not_before > $1",
     )
     .time(AT_ONCE)
     .bind(model_id)

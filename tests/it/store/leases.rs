@@ -102,6 +102,12 @@ async fn a_batch_that_is_put_off_goes_together_later(ledger: &Ledger) {
     let batch = ledger.claim(at(53)).await.unwrap();
     assert_eq!(batch.requests, ids);
     assert!(store.batch_samples(batch.job.id).await.unwrap().is_empty());
+
+    // Nor for those that have failed before.
+    store.fail_attempt(&batch.lease, at(54), "broke", Some(at(100))).await.unwrap();
+    assert!(ledger.claim(at(55)).await.is_none());
+    ledger.train(&model, at(56)).await;
+    assert_eq!(ledger.claim(at(57)).await.unwrap().requests, ids[..1], "each alone");
 }
 
 async fn a_failed_request_goes_alone_and_its_attempts_count_on(ledger: &Ledger) {

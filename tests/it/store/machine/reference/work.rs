@@ -322,6 +322,9 @@ impl Reference {
             }
         }
         for request in self.requests.iter_mut().filter(|it| it.model == model) {
+            if request.state == DeletionState::Queued {
+                request.not_before = 0;
+            }
             if request.exact == Some(false) {
                 request.exact = Some(true);
                 self.leaves.push(("deletion.settled", request.id));
