@@ -271,7 +271,7 @@ async fn names_no_person(service: &Service) {
         .iter()
         .map(|event| {
             let entry = event["entry"].as_str().unwrap();
-            assert!(!entry.contains("person-") && !entry.contains("sample-"), "{entry}");
+            assert!(!entry.contains("person-") && !entry.contains("visit-"), "{entry}");
             let entry: serde_json::Value = serde_json::from_str(entry).unwrap();
             entry["kind"].as_str().unwrap().to_owned()
         })

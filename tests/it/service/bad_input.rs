@@ -32,7 +32,7 @@ async fn targets_that_are_unknown_are_rejected_with_a_reason() {
         let mut other = people::model(&people::unsettled());
         other["name"] = json!("other");
         assert_eq!(service.post("/v1/models", &other).await.status, StatusCode::CREATED);
-        let body = json!({"model": "other", "samples": ["sample-0"], "subjects": ["nobody"]});
+        let body = json!({"model": "other", "samples": ["visit-0"], "subjects": ["nobody"]});
         let accepted = service.post("/v1/deletion-requests", &body).await;
         assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:#?}");
         assert_eq!(accepted.body["state"], "rejected");

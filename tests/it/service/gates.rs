@@ -19,7 +19,7 @@ fn noise() -> String {
         let values = (0..COLUMNS).map(|it| (column_name(it), json!(rng.random_range(0.0..1.0))));
         let features: serde_json::Map<_, _> = values.collect();
         json!({
-            "sample_id": format!("sample-{number}"),
+            "sample_id": format!("visit-{number}"),
             "subject_id": people::subject_of(number),
             "split": if number < MEMORISED { "train" } else { "holdout" },
             "label": if rng.random_bool(0.5) { "odd" } else { "even" },

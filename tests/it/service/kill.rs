@@ -89,7 +89,7 @@ async fn trained_on(service: &Service, more: u32) {
 /// Of one of the samples that came in beside the population; it may be sent again.
 fn deletion(client: &Client, address: &str, number: u32) -> RequestBuilder {
     let sample = people::TRAINED + people::HELD_OUT + number;
-    let body = json!({"model": MODEL, "samples": [format!("sample-{sample}")]});
+    let body = json!({"model": MODEL, "samples": [format!("visit-{sample}")]});
     let request = client.request(Method::POST, format!("{address}/v1/deletion-requests"));
     request.header("idempotency-key", format!("deletion-{number}")).json(&body)
 }

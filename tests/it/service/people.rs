@@ -32,7 +32,7 @@ pub fn subject_of(number: u32) -> String {
 pub fn sample(number: u32, split: &str) -> Value {
     let row = row(number);
     json!({
-        "sample_id": format!("sample-{number}"),
+        "sample_id": format!("visit-{number}"),
         "subject_id": subject_of(number),
         "split": split,
         "label": row["label"],

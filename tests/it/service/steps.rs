@@ -136,7 +136,7 @@ async fn survive(database: Database, way: Way, steps: &[&str]) {
 
 /// A request that may be sent again: it stays the same.
 fn deletion(service: &Service, number: usize) -> reqwest::RequestBuilder {
-    let body = json!({"model": MODEL, "samples": [format!("sample-{number}")]});
+    let body = json!({"model": MODEL, "samples": [format!("visit-{number}")]});
     let request = service.request(Method::POST, "/v1/deletion-requests");
     request.header("idempotency-key", format!("deletion-{number}")).json(&body)
 }

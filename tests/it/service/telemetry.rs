@@ -110,7 +110,7 @@ async fn metrics_count_requests_and_name_nobody() {
     let route = ["route=\"/v1/deletion-requests\""];
     assert!((count("forgetd_http_request_duration_seconds_count", &route) - 1.0).abs() < 0.1);
     assert!((count("forgetd_served_epoch", &[MODEL]) - 2.0).abs() < 0.1, "{text}");
-    for identifier in ["person-", "sample-", &id] {
+    for identifier in ["person-", "visit-", &id] {
         assert!(!text.contains(identifier), "{identifier} in\n{text}");
     }
 }
@@ -131,12 +131,12 @@ async fn logs_name_nobody() {
             (format!("{}\n", people::sample(21, "train")), StatusCode::CONFLICT),
             (format!("{}\n", people::sample(1, "train")), StatusCode::CONFLICT),
             (format!("{bad_value}\n"), StatusCode::UNPROCESSABLE_ENTITY),
-            ("{\"sample_id\": \"sample-9\", person-3\n".into(), StatusCode::UNPROCESSABLE_ENTITY),
+            ("{\"sample_id\": \"visit-9\", person-3\n".into(), StatusCode::UNPROCESSABLE_ENTITY),
         ] {
             let refused = people::ingest(&service, body).await;
             assert_eq!(refused.status, status, "{refused:#?}");
         }
-        let question = json!({"subjects": ["person-7", "person-1"], "samples": ["sample-30"]});
+        let question = json!({"subjects": ["person-7", "person-1"], "samples": ["visit-30"]});
         let lineage = service.post(&format!("/v1/models/{MODEL}/lineage"), &question).await;
         assert_eq!(lineage.status, StatusCode::OK, "{lineage:#?}");
         let wrong = json!({"model": MODEL, "subject": ["person-8"]});
