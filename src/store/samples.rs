@@ -43,6 +43,15 @@ macro_rules! target_samples {
     };
 }
 
+/// Samples found by their ordinals.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// In order of ingestion.
+    pub samples: Vec<(StoredSample, SamplePredictions)>,
+    /// Ordinals of those that an open deletion request names.
+    pub named: Vec<i64>,
+}
+
 impl Store {
     /// Live samples with their content; not those that an open deletion request names.
     pub async fn sample_counts(&self, model_id: Uuid) -> Result<SampleCounts, StoreError> {
@@ -167,17 +176,17 @@ impl Store {
     }
 
     /// Those of the given ordinals that are live, of that split and have predictions (i.e. are in
-    /// the current weights or were held out from them), in order of ingestion; whether an open
-    /// deletion request names them ([`Store::named_samples`]) or not.
+    /// the current weights or were held out from them), whether a deletion request names them or
+    /// not.
     pub async fn samples_at(
         &self,
         model_id: Uuid,
         split: Split,
         ordinals: &[i64],
-    ) -> Result<Vec<(StoredSample, SamplePredictions)>, StoreError> {
+    ) -> Result<Found, StoreError> {
         let sql = in_integers!(
             "SELECT s.id, s.model_id, s.ordinal, s.split, k.wrapped, c.sealed AS content,
-                 p.sealed AS predictions
+                 p.sealed AS predictions, s.deletion_id IS NOT NULL AS named
              FROM samples s
                  JOIN data_keys k ON k.sample_id = s.id
                  JOIN sample_contents c ON c.sample_id = s.id
@@ -192,25 +201,42 @@ impl Store {
         let keyring = self.keyring();
         reading!(self, "samples_at", async |tx| {
             let statement = tx.query(sql).bind(model_id).bind(split.as_str());
-            let rows = statement.bind_integers(ordinals).fetch_all().await?;
-            rows.iter().map(|row| read_with_predictions(row, keyring)).collect()
+            let mut found = Found::default();
+            for row in statement.bind_integers(ordinals).fetch_all().await? {
+                let drawn = read_with_predictions(&row, keyring)?;
+                if row.get("named")? {
+                    found.named.push(drawn.0.ordinal);
+                }
+                found.samples.push(drawn);
+            }
+            Ok(found)
         })
     }
 
-    /// Those of the given ordinals that a deletion request names, open or completed.
+    /// Ordinals of samples that a deletion request names, open or completed: of those that were named
+    /// before, the ones that still are, and all that requests name of which the audit log tells from
+    /// leaf `since` on. So whoever reads samples after the log had that size hears of every claim, and
+    /// needs not look at each of them again.
     pub async fn named_samples(
         &self,
         model_id: Uuid,
-        ordinals: &[i64],
+        before: &[i64],
+        since: u64,
     ) -> Result<HashSet<i64>, StoreError> {
-        let sql = in_integers!(
+        let still = in_integers!(
             "SELECT ordinal FROM samples
              WHERE model_id = $1 AND deletion_id IS NOT NULL AND ordinal",
             "2",
             ""
         );
+        let later = "SELECT s.ordinal
+             FROM audit_events e
+                 JOIN deletion_samples d ON d.deletion_id = e.about
+                 JOIN samples s ON s.id = d.sample_id
+             WHERE e.model_id = $1 AND e.idx >= $2 AND s.deletion_id IS NOT NULL";
         reading!(self, "named_samples", async |tx| {
-            let rows = tx.query(sql).bind(model_id).bind_integers(ordinals).fetch_all().await?;
+            let mut rows = tx.query(still).bind(model_id).bind_integers(before).fetch_all().await?;
+            rows.extend(tx.query(later).bind(model_id).count(since).fetch_all().await?);
             rows.iter().map(|row| row.get("ordinal")).collect()
         })
     }

@@ -39,6 +39,8 @@ pub(super) type Drawn = (StoredSample, SamplePredictions);
 /// The samples that a batch draws, as far as they were read.
 pub(super) struct Draw {
     pub(super) key: DrawKey,
+    /// Leaves of the audit log before anything was read: of later claims the log tells.
+    since: u64,
     retained: Lot,
     holdout: Lot,
 }
@@ -65,6 +67,8 @@ struct Lot {
     looked_at: usize,
     /// Found there, in the same order.
     rows: Vec<Drawn>,
+    /// Ordinals of those that a request named already.
+    named: Vec<i64>,
 }
 
 /// Where in the order the split's rows are, when it has so few that it costs less to ask for all of
@@ -109,12 +113,13 @@ pub(super) fn digest(retained: &[Drawn], holdout: &[Drawn]) -> Digest {
 }
 
 impl Draw {
-    pub(super) fn new(key: DrawKey) -> Self {
+    /// Nothing of it is read yet.
+    pub(super) async fn begin(store: &Store, key: DrawKey) -> Result<Self, StoreError> {
         let seed = seed_of(key.model_id).wrapping_add(key.epoch);
         let lot = |split, wanted| Lot::new(split, wanted, key.ordinals, seed);
         let retained = lot(Split::Train, key.retained_max);
         let holdout = lot(Split::Holdout, HOLDOUT_ROWS_MAX);
-        Self { key, retained, holdout }
+        Ok(Self { key, since: store.audit_size().await?, retained, holdout })
     }
 
     /// Reads a little more of it. False when nothing is left to read.
@@ -135,10 +140,10 @@ impl Draw {
         store: &Store,
         except: &HashSet<Uuid>,
     ) -> Result<(Vec<Drawn>, Vec<Drawn>), StoreError> {
-        let model_id = self.key.model_id;
+        let (model_id, since) = (self.key.model_id, self.since);
         tokio::try_join!(
-            self.retained.finish(store, model_id, except),
-            self.holdout.finish(store, model_id, except),
+            self.retained.finish(store, model_id, since, except),
+            self.holdout.finish(store, model_id, since, except),
         )
     }
 
@@ -156,7 +161,15 @@ impl Draw {
 impl Lot {
     fn new(split: Split, wanted: usize, ordinals: u64, seed: u64) -> Self {
         let order = Permutation::new(ordinals, seed);
-        Self { split, wanted, order, listing: Listing::Unread, looked_at: 0, rows: Vec::new() }
+        Self {
+            split,
+            wanted,
+            order,
+            listing: Listing::Unread,
+            looked_at: 0,
+            rows: Vec::new(),
+            named: Vec::new(),
+        }
     }
 
     fn is_read(&self) -> bool {
@@ -191,8 +204,9 @@ impl Lot {
             }
         };
         let found = store.samples_at(model_id, self.split, &ordinals).await?;
+        self.named.extend(found.named);
         let mut found: HashMap<i64, Drawn> =
-            found.into_iter().map(|drawn| (drawn.0.ordinal, drawn)).collect();
+            found.samples.into_iter().map(|drawn| (drawn.0.ordinal, drawn)).collect();
         self.rows.extend(ordinals.iter().filter_map(|ordinal| found.remove(ordinal)));
         self.looked_at = looked_at;
         Ok(())
@@ -231,6 +245,7 @@ impl Lot {
         mut self,
         store: &Store,
         model_id: Uuid,
+        since: u64,
         except: &HashSet<Uuid>,
     ) -> Result<Vec<Drawn>, StoreError> {
         let mut sifted = 0;
@@ -238,11 +253,11 @@ impl Lot {
             while !self.is_read() {
                 self.read(store, model_id).await?;
             }
-            let new: Vec<i64> = self.rows[sifted..].iter().map(|(row, _)| row.ordinal).collect();
-            if new.is_empty() {
+            if self.rows.len() == sifted {
                 break;
             }
-            let named = store.named_samples(model_id, &new).await?;
+            let named = store.named_samples(model_id, &self.named, since).await?;
+            self.named.clear();
             self.rows.retain(|(row, _)| !named.contains(&row.ordinal) && !except.contains(&row.id));
             sifted = self.rows.len();
         }

@@ -83,7 +83,10 @@ impl Worker {
                 && entry.draw.as_ref().map(|draw| &draw.key) == key.as_ref();
             if !is_valid {
                 entry.after_job = after_job;
-                entry.draw = key.map(Draw::new);
+                entry.draw = match key {
+                    Some(key) => Some(Draw::begin(&self.store, key).await?),
+                    None => None,
+                };
             }
         }
         show(&entries);

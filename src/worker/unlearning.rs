@@ -192,7 +192,10 @@ impl Worker {
         })?;
         let retained_max = update.retained_rows_max();
         let key = DrawKey::read(&self.store, &parent, retained_max).await?;
-        let draw = self.reserve.take(&key).await.unwrap_or_else(|| Draw::new(key));
+        let draw = match self.reserve.take(&key).await {
+            Some(draw) => draw,
+            None => Draw::begin(&self.store, key).await?,
+        };
         let except = forgotten.iter().map(|(sample, _)| sample.id).collect();
         let (weights, (retained, holdout)) = tokio::try_join!(
             async { Ok::<_, JobError>(self.blobs.get(parent.blob_name()).await?) },

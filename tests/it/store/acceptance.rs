@@ -6,8 +6,9 @@ use forgetd::{
     domain::{
         deletion::{DeletionState, Rejection},
         identity::{Digest, Pseudonym},
+        sample::Split,
     },
-    store::{Acceptance, AuditFilter, Cancellation, Idempotency},
+    store::{Acceptance, AuditFilter, Cancellation, Decision, Idempotency},
 };
 use serde_json::{Value, json};
 
@@ -27,6 +28,7 @@ on_both!(
     who_put_up_the_tombstone_is_no_matter,
     ten_thousand_targets_are_fast,
     a_claim_changes_no_index,
+    who_has_read_samples_hears_of_claims_on_them,
 );
 
 async fn targets_are_resolved_and_counted_once(ledger: &Ledger) {
@@ -245,4 +247,38 @@ async fn a_claim_changes_no_index(ledger: &Ledger) {
         ]
     };
     assert_eq!((ledger.integer(indices).await, ledger.integer(naming_claims).await), (4, 0));
+}
+
+/// As a batch has that reads its draw in advance.
+async fn who_has_read_samples_hears_of_claims_on_them(ledger: &Ledger) {
+    let (model, store) = (ledger.trained_model("m", 8).await, &ledger.store);
+    let other = ledger.trained_model("other", 8).await;
+    let early = ledger.delete(&model, vec![sample_target(0)], at(20)).await;
+    ledger.delete(&model, vec![sample_target(1)], at(20)).await;
+
+    let since = store.audit_size().await.unwrap();
+    let ordinals: Vec<i64> = (0..8).collect();
+    let found = store.samples_at(model.id, Split::Train, &ordinals).await.unwrap();
+    assert_eq!((found.samples.len(), found.named.as_slice()), (8, [0, 1].as_slice()));
+    let named = async || {
+        let named = store.named_samples(model.id, &found.named, since).await.unwrap();
+        let mut named: Vec<_> = named.into_iter().collect();
+        named.sort_unstable();
+        named
+    };
+    assert_eq!(named().await, [0, 1]);
+    ledger.delete(&other, vec![sample_target(2)], at(21)).await;
+    ledger.delete(&model, vec![sample_target(3)], at(21)).await;
+    let mut new = new_deletion(&model, vec![sample_target(4), sample_target(5)], at(21));
+    new.approval_above_share = Some(0.1);
+    let suspended = ledger.accept(&new).await.request;
+    assert_eq!(suspended.state, DeletionState::Suspended);
+    let approved = store.approve_deletion(suspended.id, None, at(22)).await.unwrap();
+    assert_eq!(approved, Decision::Done);
+    assert_eq!(named().await, [0, 1, 3, 4, 5]);
+
+    assert_eq!(store.cancel_deletion(early, at(23), None).await.unwrap(), Cancellation::Cancelled);
+    assert_eq!(named().await, [1, 3, 4, 5], "it is free again");
+    assert!(ledger.unlearn(at(24)).await.is_some());
+    assert_eq!(named().await, [1, 3, 4, 5], "completed as well");
 }

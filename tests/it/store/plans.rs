@@ -255,7 +255,7 @@ async fn run_hot_verbs(ledger: &Ledger) -> BTreeMap<String, String> {
     store.contributors(model.id, 2, None, 20).await.unwrap();
     store.samples(model.id, Split::Train, 100, 20).await.unwrap();
     store.samples_at(model.id, Split::Train, &[100, 200, 300]).await.unwrap();
-    store.named_samples(model.id, &[100, 200, 300]).await.unwrap();
+    store.named_samples(model.id, &[100, 200, 300], 3).await.unwrap();
     store.last_ordinal(model.id).await.unwrap();
     store.ordinals(model.id, Split::Holdout, 9_000, 20).await.unwrap();
     store.version_samples(model.id, 1, 100, 20).await.unwrap();

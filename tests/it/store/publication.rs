@@ -57,6 +57,7 @@ async fn a_training_opens_contributions(ledger: &Ledger) {
     assert_eq!(at_1, contributors);
     let retained =
         ledger.store.samples_at(model.id, Split::Train, &[0, 3, 9, 12, 99]).await.unwrap();
+    let retained = retained.samples;
     let ordinals: Vec<_> = retained.iter().map(|(sample, _)| sample.ordinal).collect();
     assert_eq!(ordinals, [0, 3, 12]);
     assert_eq!(retained[1].1, super::prediction(retained[1].0.id));
@@ -246,6 +247,6 @@ async fn sets_of_predictions_that_no_version_has_are_removed(ledger: &Ledger) {
     store.release(&training.lease, at(21), false).await.unwrap();
     assert!(store.remove_stale_predictions(9).await.unwrap(), "and gave up");
     assert_eq!((ledger.integer(staged).await, ledger.integer(sets).await), (12, 1));
-    let ordinals = store.samples_at(model.id, Split::Train, &[0, 7]).await.unwrap();
-    assert_eq!(ordinals.len(), 2);
+    let found = store.samples_at(model.id, Split::Train, &[0, 7]).await.unwrap();
+    assert_eq!(found.samples.len(), 2);
 }
