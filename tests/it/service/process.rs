@@ -307,13 +307,9 @@ fn spawn(folder: &Path, environment: &[(String, String)], arguments: &[String]) 
 /// What a service says that ends at once, by itself, because of its address or of these variables.
 pub fn does_not_start(listen: &str, environment: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
-    let ended = Command::new(env!("CARGO_BIN_EXE_forgetd"))
-        .args(["serve", "--listen", listen, "--data-dir"])
-        .arg(folder.path())
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forgetd"));
+    command.args(["serve", "--listen", listen, "--data-dir"]).arg(folder.path());
+    let ended = output_of(command.envs(environment.iter().copied()).stdin(Stdio::null()));
     assert!(!ended.status.success());
     String::from_utf8(ended.stderr).unwrap()
 }

@@ -241,16 +241,13 @@ impl Reference {
     /// The job ends, runs on until its worker hears of it, or cannot be cancelled.
     pub fn cancel_job(&mut self, job: usize) -> Option<JobState> {
         let it = &mut self.jobs[job];
-        let queued = match (it.kind, it.state) {
-            (JobKind::Unlearning, _) => return None,
-            (_, JobState::Queued) => true,
-            (_, JobState::Running) => false,
-            _ => return None,
-        };
+        if it.kind == JobKind::Unlearning || it.state.has_ended() {
+            return None;
+        }
         if !it.cancel_requested {
             self.leaves.push(("job.cancel_requested", it.id));
         }
-        if queued {
+        if it.state == JobState::Queued {
             self.end_job(job, JobState::Cancelled);
             return Some(JobState::Cancelled);
         }
