@@ -45,12 +45,9 @@ found=()
 for target in "$@"; do
     printf '\n== %s, %s s\n' "$target" "$seconds"
     mkdir -p "fuzz/corpus/$target"
-    go_on=()
-    # Files are known for which its decoder takes more memory or time (docs/results/fuzzing.md).
-    [[ $target != parquet ]] || go_on=(-fork=1 -ignore_ooms=1 -ignore_timeouts=1)
     fuzz run --target-dir "$target_dir" --sanitizer "$sanitizer" "$target" \
         "fuzz/corpus/$target" "fuzz/seeds/$target" -- -max_total_time="$seconds" -timeout=10 \
-        -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 "${go_on[@]}" || found+=("$target")
+        -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 || found+=("$target")
 done
 if ((${#found[@]} > 0)); then
     echo "fuzz.sh: see fuzz/artifacts; something was found in: ${found[*]}" >&2

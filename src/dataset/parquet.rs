@@ -1,29 +1,33 @@
 //! Parquet: tables, and images as data sets on the web store them.
 
-mod bounded;
+mod checked;
 mod column;
+mod format;
 mod image;
 #[cfg(test)]
 mod tests;
+mod thrift;
 
 use std::{
     collections::BTreeSet,
     error::Error,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
 };
 
 use ::parquet::{
     arrow::{
         ProjectionMask,
         arrow_reader::{
-            ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+            ParquetRecordBatchReaderBuilder,
         },
     },
     file::reader::ChunkReader,
 };
 use arrow_array::{RecordBatch, RecordBatchReader};
 
-use self::{bounded::Bounded, image::ImageColumn};
+use self::{checked::Checked, image::ImageColumn};
 use super::{
     cell::Spot,
     raw_sample::{Place, RawSample, ReadError},
@@ -138,14 +142,15 @@ pub fn infer_schema<T: ChunkReader + 'static>(
 
 fn open<T: ChunkReader + 'static>(
     file: T,
-) -> Result<ParquetRecordBatchReaderBuilder<Bounded<T>>, ReadError> {
+) -> Result<ParquetRecordBatchReaderBuilder<Checked<T>>, ReadError> {
     if file.len() == 0 {
         return Err(ReadError::Empty);
     }
     // Without the hints that Arrow's own writer leaves, strings are strings, however packed.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let open = || ParquetRecordBatchReaderBuilder::try_new_with_options(Bounded(file), options);
-    let builder = decode(0, open)?;
+    let metadata =
+        decode(0, || ArrowReaderMetadata::try_new(Arc::new(checked::metadata(&file)?), options))?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(Checked::from(file), metadata);
     let mut names = BTreeSet::new();
     match builder.schema().fields().iter().find(|field| !names.insert(field.name())) {
         Some(field) => Err(ReadError::DuplicateColumn(field.name().clone())),

@@ -126,11 +126,10 @@ impl Store {
             tx.lock_model(row.uuid("model_id")?).await?;
             let row = tx.query("SELECT * FROM jobs WHERE id = $1").bind(id).fetch_one().await?;
             let job = read_job(&row)?;
-            let (JobKind::Training | JobKind::Settlement, JobState::Queued | JobState::Running) =
-                (job.kind, job.state)
-            else {
+            let trains = matches!(job.kind, JobKind::Training | JobKind::Settlement);
+            if !trains || job.state.has_ended() {
                 return Ok(CancelJob::Refused(job.state));
-            };
+            }
             if !job.cancel_requested {
                 let details = serde_json::json!({"by": by, "kind": job.kind});
                 tx.record(now, AuditKind::JobCancelRequested, job.model_id, id, details);

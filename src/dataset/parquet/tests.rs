@@ -1,11 +1,18 @@
 use std::{fs::File, io::Cursor, path::PathBuf, sync::Arc};
 
 use ::image::{DynamicImage, ImageFormat, Rgb, RgbImage};
-use ::parquet::arrow::ArrowWriter;
+use ::parquet::{
+    arrow::ArrowWriter,
+    basic::{Compression, ZstdLevel},
+    file::{
+        metadata::{KeyValue, SortingColumn},
+        properties::{EnabledStatistics, WriterProperties, WriterVersion},
+    },
+};
 use arrow_array::{
     ArrayRef, BinaryArray, Float64Array, Int64Array, StringArray, StructArray, new_null_array,
 };
-use arrow_schema::{DataType, Field, Fields};
+use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use bytes::Bytes;
 
 use super::*;
@@ -55,11 +62,15 @@ fn strings(strings: &[&str]) -> ArrayRef {
 }
 
 fn file(columns: Vec<(&str, ArrayRef)>) -> Bytes {
+    written(columns, WriterProperties::default())
+}
+
+fn written(columns: Vec<(&str, ArrayRef)>, properties: WriterProperties) -> Bytes {
     let batch = RecordBatch::try_from_iter_with_nullable(
         columns.into_iter().map(|(name, array)| (name, array, true)),
     )
     .unwrap();
-    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap().into()
 }
@@ -282,6 +293,51 @@ fn columns_that_are_missing_or_of_the_wrong_type_are_named() {
     ]);
     let error = infer_schema(several, &label_only()).unwrap_err().to_string();
     assert!(error.contains(r#"["front", "back"]"#), "{error}");
+}
+
+/// Whatever a writer may say in a footer and in the headers of pages passes the checks.
+#[test]
+fn writers_may_say_all_that_the_format_has() {
+    let plain = WriterProperties::builder();
+    let order = SortingColumn { column_idx: 0, descending: false, nulls_first: true };
+    let wordy = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_write_page_header_statistics(true)
+        .set_bloom_filter_enabled(true)
+        .set_sorting_columns(Some(vec![order]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("who".into(), None)]));
+    let element = Arc::new(Field::new("element", DataType::Int32, true));
+    let entry =
+        vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Utf8, true)];
+    let entry = Arc::new(Field::new("entries", DataType::Struct(entry.into()), false));
+    let others = [
+        DataType::Boolean,
+        DataType::UInt8,
+        DataType::Int64,
+        DataType::Float16,
+        DataType::Date32,
+        DataType::Time64(TimeUnit::Nanosecond),
+        DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Decimal128(20, 3),
+        DataType::FixedSizeBinary(5),
+        DataType::List(element),
+        DataType::Map(entry, false),
+    ];
+    let names: Vec<_> = (0..others.len()).map(|number| format!("other {number}")).collect();
+    for properties in [plain, wordy.clone(), wordy.set_dictionary_enabled(false)] {
+        let mut columns = vec![
+            ("age", Arc::new(Float64Array::from(vec![1.5, 2.0, 3.0])) as ArrayRef),
+            ("work", strings(&["a", "b", "a"])),
+            ("hours", numbers(&[40, 41, -1])),
+            ("label", strings(&["x", "y", "x"])),
+        ];
+        let others = others.iter().map(|kind| new_null_array(kind, ROWS));
+        columns.extend(names.iter().map(String::as_str).zip(others));
+        let samples = read(written(columns, properties.build()), &self::columns(), &label_only());
+        assert_eq!(samples.unwrap().len(), ROWS);
+    }
 }
 
 #[test]
