@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use futures_util::future::join_all;
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Database, Service, eventually, field,
@@ -99,6 +99,9 @@ async fn survive(database: Database, way: Way, steps: &[&str]) {
     let mut promise = Promise::of(&service).await;
     for (number, step) in steps.iter().enumerate() {
         if way == Way::Settlement {
+            // The run that was killed could pass the step before it is held up.
+            let runs = async || service.pages(&format!("/v1/models/{MODEL}/training-runs")).await;
+            eventually("no run is left", runs, |runs| runs.iter().all(has_ended)).await;
             // There must be something to settle.
             let id = repeated(&service, number).await;
             service.request_becomes(&id, "completed").await;
@@ -132,6 +135,10 @@ async fn survive(database: Database, way: Way, steps: &[&str]) {
             eventually("the request is settled", request, |it| it["guarantee"] == "exact").await;
         }
     }
+}
+
+fn has_ended(run: &Value) -> bool {
+    run["state"] != "queued" && run["state"] != "running"
 }
 
 /// A request that may be sent again: it stays the same.
