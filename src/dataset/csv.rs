@@ -84,7 +84,7 @@ pub fn samples<R: Read>(
 /// cells are numbers that are finite in single precision. Reads to the end.
 ///
 /// # Errors
-/// When the file cannot be read, lacks a mapped column, or has no rows.
+/// When the file cannot be read, lacks a mapped column, has no rows, or no usable schema.
 pub fn infer_schema(reader: impl Read, mapping: &Mapping) -> Result<InputSchema, ReadError> {
     let mut records = Records::open(reader)?;
     for name in mapping.names() {
@@ -112,7 +112,9 @@ pub fn infer_schema(reader: impl Read, mapping: &Mapping) -> Result<InputSchema,
         name: records.header[position].clone(),
         kind,
     };
-    Ok(InputSchema::Columns(kinds.into_iter().map(column).collect()))
+    let schema = InputSchema::Columns(kinds.into_iter().map(column).collect());
+    schema.validate()?;
+    Ok(schema)
 }
 
 impl Mapping {

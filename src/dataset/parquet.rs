@@ -26,6 +26,7 @@ use ::parquet::{
     file::reader::ChunkReader,
 };
 use arrow_array::{RecordBatch, RecordBatchReader};
+use arrow_schema::Field;
 
 use self::{checked::Checked, image::ImageColumn};
 use super::{
@@ -109,8 +110,7 @@ pub fn samples<T: ChunkReader + 'static>(
 /// every column that the mapping does not name, numeric or categorical by its type.
 ///
 /// # Errors
-/// When the file is no Parquet, has no rows or lacks a column, or one has a type that cannot
-/// serve.
+/// When the file is no Parquet, lacks a column, or has no rows or no usable schema.
 pub fn infer_schema<T: ChunkReader + 'static>(
     file: T,
     mapping: &Mapping,
@@ -123,21 +123,20 @@ pub fn infer_schema<T: ChunkReader + 'static>(
     for name in mapping.names() {
         column::check_text(&present, name)?;
     }
-    if image::is_there(&present, mapping) {
+    let schema = if image::is_there(&present, mapping) {
         let name = image::find(&present, mapping)?;
         let mut batches = project(builder, std::slice::from_ref(&name))?;
         let first = decode(0, || batches.next().transpose())?.ok_or(ReadError::Empty)?;
-        return image::shape_of_first(&name, &first).map(InputSchema::Tensor);
-    }
-    let columns = column::beside(&present, mapping);
-    let columns = columns
-        .map(|field| column::kind(field).map(|kind| Column { name: field.name().clone(), kind }));
-    match columns.collect::<Result<Vec<_>, _>>()? {
-        columns if columns.is_empty() => {
-            Err(ReadError::Layout("the file has no columns beside those of the mapping".into()))
-        }
-        columns => Ok(InputSchema::Columns(columns)),
-    }
+        InputSchema::Tensor(image::shape_of_first(&name, &first)?)
+    } else {
+        let column = |field: &Field| {
+            column::kind(field).map(|kind| Column { name: field.name().clone(), kind })
+        };
+        let columns = column::beside(&present, mapping).map(column);
+        InputSchema::Columns(columns.collect::<Result<_, _>>()?)
+    };
+    schema.validate()?;
+    Ok(schema)
 }
 
 fn open<T: ChunkReader + 'static>(

@@ -9,6 +9,7 @@ use crate::domain::{
     features::Features,
     identity::{Digest, ServiceKey},
     sample::{NewSample, Split},
+    schema::SchemaError,
 };
 
 /// A sample as a file gives it.
@@ -109,6 +110,8 @@ pub enum ReadError {
     /// The columns as a whole do not fit the model's schema.
     #[error("{0}")]
     Layout(String),
+    #[error("the file has no usable schema")]
+    Schema(#[from] SchemaError),
     /// The record cannot be taken apart.
     #[error("{place}: {problem}")]
     Record { place: Place, problem: String },

@@ -262,7 +262,7 @@ pub(super) fn spot(error: &ReadError) -> Spot {
         ReadError::Io { place, .. } | ReadError::Parquet { place, .. } => {
             Spot { line: number(place), column: None }
         }
-        ReadError::Empty | ReadError::Layout(_) => Spot::default(),
+        ReadError::Empty | ReadError::Layout(_) | ReadError::Schema(_) => Spot::default(),
     }
 }
 

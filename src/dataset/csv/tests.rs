@@ -1,7 +1,11 @@
 use super::*;
 use crate::{
     dataset::raw_sample::Place,
-    domain::{features::Cell, sample::Split, schema::TensorSchema},
+    domain::{
+        features::Cell,
+        sample::Split,
+        schema::{SchemaError, TensorSchema},
+    },
 };
 
 const TABLE: &str = "\
@@ -161,6 +165,17 @@ fn empty_files_are_refused_with_or_without_a_header() {
         let schema = infer_schema(table.as_bytes(), &mapping());
         assert!(matches!(schema, Err(ReadError::Empty)), "{table:?}");
     }
+}
+
+#[test]
+fn a_schema_is_inferred_only_where_a_model_may_have_it() {
+    let bare = infer_schema("person,when,income\np-1,train,x\n".as_bytes(), &mapping());
+    assert!(matches!(bare, Err(ReadError::Schema(SchemaError::NoColumns))), "{bare:?}");
+    let nameless = infer_schema("person,,when,income\np-1,3,train,x\n".as_bytes(), &mapping());
+    assert!(
+        matches!(&nameless, Err(ReadError::Schema(SchemaError::ColumnName(it))) if it.is_empty()),
+        "{nameless:?}"
+    );
 }
 
 #[test]

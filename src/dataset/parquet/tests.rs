@@ -16,7 +16,10 @@ use arrow_schema::{DataType, Field, Fields, TimeUnit};
 use bytes::Bytes;
 
 use super::*;
-use crate::domain::{sample::Split, schema::TensorSchema};
+use crate::domain::{
+    sample::Split,
+    schema::{SchemaError, TensorSchema},
+};
 
 const ROWS: usize = 3;
 /// `[height, width]`: not square, so that no side can stand for the other.
@@ -266,6 +269,24 @@ fn a_jpeg_image_that_is_cut_is_refused() {
              end-of-image marker"
         );
     }
+}
+
+#[test]
+fn a_schema_is_inferred_only_where_a_model_may_have_it() {
+    // Its header says that it has 65,535 rows and as many columns.
+    let mut huge = encoded(&picture(0), ImageFormat::Jpeg);
+    let frame = huge.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    huge[frame + 5..frame + 9].fill(0xff);
+    let images = file(vec![("img", binary(&[huge])), ("label", numbers(&[7]))]);
+    let error = infer_schema(images, &label_only());
+    let side = usize::from(u16::MAX);
+    assert!(
+        matches!(&error, Err(ReadError::Schema(SchemaError::Shape(it))) if *it == [3, side, side]),
+        "{error:?}"
+    );
+    let labels = file(vec![("label", numbers(&[7]))]);
+    let error = infer_schema(labels, &label_only());
+    assert!(matches!(error, Err(ReadError::Schema(SchemaError::NoColumns))), "{error:?}");
 }
 
 #[test]
