@@ -69,8 +69,8 @@ fn drain(samples: impl Iterator<Item = Result<RawSample, ReadError>>, schema: &I
         let Ok(sample) = sample else { break };
         let (found, expected) = match (&sample.features, schema) {
             (Features::Row(cells), InputSchema::Columns(columns)) => (cells.len(), columns.len()),
-            (Features::Floats(numbers), InputSchema::Tensor(tensor)) => {
-                (numbers.len(), tensor.shape.iter().product())
+            (Features::Floats(floats), InputSchema::Tensor(tensor)) => {
+                (floats.len(), tensor.shape.iter().product())
             }
             (Features::Pixels(bytes), InputSchema::Tensor(tensor)) => {
                 (bytes.len(), tensor.shape.iter().product())
