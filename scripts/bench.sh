@@ -41,9 +41,9 @@ if ! cmp -s "$requirements" "$folder/requirements.txt"; then
     cp "$requirements" "$folder/requirements.txt"
 fi
 
-cargo build --release --locked --bin forgetd --example ceiling --example gradient
+cargo build --release --locked --bin forgetd --example ceiling --example queue --example training
 target=${CARGO_TARGET_DIR:-target}
 exec "$folder/peers/bin/python" scripts/bench/run.py \
-    --forgetd "$target/release/forgetd" --ceiling "$target/release/examples/ceiling" \
+    --forgetd "$target/release/forgetd" --examples "$target/release/examples" \
     --folder "$folder" --rounds "${FORGETD_BENCH_ROUNDS:-5}" \
     --output docs/results/performance.md "$@"

@@ -1,4 +1,4 @@
-"""Predictions: against the ceiling, the peers, under overload, beside work, across a swap."""
+"""Predictions: against the ceiling, the peers, with no queue, under overload, beside work, across a swap."""
 
 import contextlib
 import json
@@ -62,7 +62,7 @@ def against_peers(bench, service, made):
             targets = {
                 "forgetd": (ours, json_file, None),
                 "forgetd, binary": (ours, binary_file, json_length),
-                "ceiling": (stack.enter_context(announced([bench.ceiling])), json_file, None),
+                "ceiling": (stack.enter_context(announced([bench.examples / "ceiling"])), json_file, None),
                 "FastAPI": (stack.enter_context(peer("fastapi_app.py")), json_file, None),
                 "LitServe": (stack.enter_context(peer("litserve_app.py", name)), json_file, None),
             }
@@ -90,6 +90,20 @@ def against_peers(bench, service, made):
     return rows
 
 
+def idle_queue(bench, made):
+    """p50 of one connection, whose rows go through the queue or are computed in place."""
+    rows = ["| model | in place | through the queue | ratio |", "|---|---|---|---|"]
+    with announced([bench.examples / "queue"]) as server:
+        for name in SHAPES:
+            file, runs = made[name][0], {"in-place": [], "queued": []}
+            for _ in range(bench.rounds):
+                for route, measured in runs.items():
+                    measured.append(load(server, f"/{route}/{name}", file, 1, SECONDS)["p50_us"])
+            in_place, queued = (statistics.median(measured) for measured in runs.values())
+            rows.append(f"| {name} | {in_place:.0f} us | {queued:.0f} us | {queued / in_place:.2f} |")
+    return rows
+
+
 def overload(bench, service, made):
     """Answers a second by the number of connections, beside those of the ceiling."""
     rows = ["| model | connections | answered/s | of the best | refused (429) | ceiling | of its best |",
@@ -97,7 +111,7 @@ def overload(bench, service, made):
     counts = (32, 256, 2_000)
     for name in SHAPES:
         path, file = f"/v2/models/{name}/infer", made[name][0]
-        with service.serve() as ours, announced([bench.ceiling]) as ceiling:
+        with service.serve() as ours, announced([bench.examples / "ceiling"]) as ceiling:
             servers = {"ours": ours, "ceiling": ceiling}
             for server in servers.values():
                 ready(server, path, file)
@@ -201,6 +215,10 @@ def measure(bench):
         "alternating runs. The ceiling is an axum handler that parses the same body and answers a "
         "constant.", "",
         *against_peers(bench, service, made), "",
+        "### An idle queue", "",
+        "p50 of one connection to a bare handler, which computes in place or hands the rows to the "
+        "queue.", "",
+        *idle_queue(bench, made), "",
         "### Overload", "", *overload(bench, service, made), "",
         "### Beside unlearning and settlement", "",
         "Four connections that pause 10 ms between two requests.", "",

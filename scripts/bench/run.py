@@ -49,7 +49,8 @@ def kept_sections(path):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--forgetd", type=pathlib.Path, required=True)
-    parser.add_argument("--ceiling", type=pathlib.Path, required=True)
+    parser.add_argument("--examples", type=pathlib.Path, required=True,
+                        help="where ceiling, queue and training lie")
     parser.add_argument("--folder", type=pathlib.Path, required=True)
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)

@@ -19,8 +19,9 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Lays the network out for few rows and runs it, which makes the next run as fast as any later one; the fastest of a few
-    /// runs counts, since whatever else the machine does makes it slower only.
+    /// Lays the network out for few rows and runs it, which makes the next run as fast as any later
+    /// one; the fastest of a few runs counts, since whatever else the machine does makes it slower
+    /// only.
     pub fn new(network: Network) -> Self {
         let network = network.for_few_rows();
         let width: usize = network.spec().input.iter().product();
