@@ -2,26 +2,15 @@
 //! prediction's body into single precision and answers a constant. `scripts/bench.sh` measures the
 //! service against it.
 
+mod body;
+
 use std::io;
 
 use axum::{Router, body::Bytes, extract::Path, http::StatusCode, routing::post};
-use serde::Deserialize;
 use tokio::net::TcpListener;
 
-#[derive(Deserialize)]
-struct Body {
-    inputs: Vec<Input>,
-}
-
-#[derive(Deserialize)]
-struct Input {
-    data: Vec<f32>,
-}
-
 async fn parse(Path(_): Path<String>, body: Bytes) -> Result<&'static str, StatusCode> {
-    let body: Body = serde_json::from_slice(&body).map_err(|_| StatusCode::BAD_REQUEST)?;
-    let numbers: usize = body.inputs.iter().map(|input| input.data.len()).sum();
-    if numbers == 0 { Err(StatusCode::BAD_REQUEST) } else { Ok("parsed") }
+    if body::numbers(&body)?.is_empty() { Err(StatusCode::BAD_REQUEST) } else { Ok("parsed") }
 }
 
 #[tokio::main]

@@ -3,6 +3,8 @@
 //! answer the probabilities; what the service does around that, the same for both, is left out.
 //! `scripts/bench.sh` sets one against the other.
 
+mod body;
+
 use std::{io, mem, sync::Arc};
 
 use axum::{
@@ -18,7 +20,6 @@ use forgetd::{
     nn::network::Network,
     serving::{executor::Executor, timed::Timed, version::Predict},
 };
-use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -44,28 +45,13 @@ impl Served {
     }
 }
 
-#[derive(Deserialize)]
-struct Body {
-    inputs: Vec<Input>,
-}
-
-#[derive(Deserialize)]
-struct Input {
-    data: Vec<f32>,
-}
-
-fn rows(body: &Bytes) -> Result<Vec<f32>, StatusCode> {
-    let body: Body = serde_json::from_slice(body).map_err(|_| StatusCode::BAD_REQUEST)?;
-    body.inputs.into_iter().next().map(|input| input.data).ok_or(StatusCode::BAD_REQUEST)
-}
-
 async fn queued(
     State(served): State<Arc<Served>>,
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Json<Vec<f32>>, StatusCode> {
     let network = Arc::clone(served.network(&name)?);
-    let answer = served.executor.predict(network, rows(&body)?).await;
+    let answer = served.executor.predict(network, body::numbers(&body)?).await;
     answer.map(Json).map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 
@@ -74,7 +60,7 @@ async fn in_place(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Json<Vec<f32>>, StatusCode> {
-    Ok(Json(served.network(&name)?.probabilities(rows(&body)?)))
+    Ok(Json(served.network(&name)?.probabilities(body::numbers(&body)?)))
 }
 
 fn network(preset: serde_json::Value, shape: &[usize]) -> Arc<dyn Predict> {

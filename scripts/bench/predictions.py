@@ -1,4 +1,5 @@
-"""Predictions: against the ceiling, the peers, with no queue, under overload, beside work, across a swap."""
+"""Predictions: against the ceiling, the peers and no queue, under overload, beside work, across a
+swap."""
 
 import contextlib
 import json
